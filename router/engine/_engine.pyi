@@ -1,0 +1,85 @@
+"""The door between Python and the data plane."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+DATA: Final[int]
+ADMIN: Final[int]
+EVENT_MESSAGE: Final[int]
+EVENT_END: Final[int]
+EVENT_CANCELLED: Final[int]
+
+class MethodEvent:
+    """What a client did on a stream of a method that Python serves."""
+
+    stream: int
+    method: int
+    kind: int
+    message: bytes
+    metadata: tuple[tuple[str, bytes], ...]
+
+class CallResult:
+    """The answer of `Engine.call`: gRPC code, status message, message, trailers."""
+
+    code: int
+    detail: str
+    message: bytes
+    trailers: tuple[tuple[str, bytes], ...]
+
+class Engine:
+    """Owner of the loops, executors, tables and versions. Methods may be called from
+    any thread; long ones release the GIL."""
+
+    def __init__(self, options: Mapping[str, str]) -> None: ...
+    def load(
+        self, model: str, version: int, data: bytes, options: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """Load, warm and probe a version; its report.
+
+        {"inputs": [{"name", "datatype", "shape"}], "outputs": [...], "platform",
+        "providers": [...], "warnings": [...], "may_batch": bool, "memory_bytes": int}.
+        Raises EngineError when the version cannot be served.
+        """
+
+    def unload(self, model: str, version: int) -> None: ...
+    def publish(self, table: bytes) -> None:
+        """Swap the routing table; EngineError when it does not check or a version it
+        names is not loaded, and then the old table keeps serving."""
+
+    def method(
+        self, path: str, *, streaming: bool, pool: int, listeners: int
+    ) -> int: ...
+    def listen(self, fd: int, listener: int) -> None: ...
+    def start(self) -> None: ...
+    def next(self, pool: int, timeout_ms: int) -> MethodEvent | None:
+        """The next event of a pool; None after the timeout. EngineStopped at the end."""
+
+    def send(
+        self,
+        stream: int,
+        message: bytes | None,
+        *,
+        end: bool,
+        code: int = 0,
+        detail: str = "",
+    ) -> bool: ...
+    def call(
+        self,
+        path: str,
+        message: bytes,
+        metadata: Iterable[tuple[str, bytes]] = (),
+        timeout_s: float = 30.0,
+    ) -> CallResult: ...
+    def snapshot(self) -> dict[str, Any]: ...
+    def drain(self, grace_s: float) -> int: ...
+    def stop(self) -> None: ...
+
+class EngineStopped(Exception):
+    """The engine has stopped; a method pool should end."""
+
+def regex_problem(pattern: str) -> str | None: ...
+def regex_match(pattern: bytes, value: bytes) -> bool: ...
+def prediction_read(
+    keys: Sequence[tuple[int, bytes]], prediction_id: str
+) -> dict[str, Any] | None: ...
+def runtime(library: str) -> dict[str, Any]: ...
