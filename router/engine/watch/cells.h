@@ -1,0 +1,118 @@
+// Counters of what happened, kept by name so that they outlive a table.
+//
+// The registry belongs to the engine; publish looks entries up under its lock and gives
+// loops plain pointers. An entry has one part per loop, written by that loop only. Entries
+// are never freed: names come from configuration, so their number is bounded by it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "_fasthash.h"
+#include "base/status.h"
+#include "watch/histogram.h"
+
+namespace router {
+
+enum class Stage : uint8_t { decode, queue, run, encode, total, count };
+constexpr unsigned kStageCount = static_cast<unsigned>(Stage::count);
+const char* stage_name(Stage stage);
+
+// Histograms are large and most variants of many models are never called: made on first
+// use by the loop, published with release so that a snapshot sees them whole.
+struct StageHistograms {
+  Histogram stages[kStageCount];
+};
+
+// Takes a variant out after failures in a row or half of a window, and lets one call in
+// after a backoff to see whether it recovered. One loop's view, its only user.
+class Breaker {
+ public:
+  // True when a call may go to the variant now; when open, one probe per backoff may.
+  bool allows(int64_t now_ns);
+  void succeeded();
+  void failed(int64_t now_ns);
+
+  bool is_open() const { return is_open_.load(std::memory_order_relaxed); }
+  uint64_t trips() const { return trips_.get(); }
+
+ private:
+  static constexpr unsigned kConsecutiveMax = 5;
+  static constexpr unsigned kWindow = 20;
+  static constexpr int64_t kBackoffFirstNs = 500'000'000, kBackoffMaxNs = 30'000'000'000;
+
+  uint32_t window_ = 0;     // outcomes, newest in bit 0, 1 for a failure
+  unsigned filled_ = 0, consecutive_ = 0;
+  int64_t probe_at_ns_ = 0, backoff_ns_ = kBackoffFirstNs;
+  std::atomic<bool> is_open_{false};  // read by snapshots; nothing is inferred
+  Counter trips_;
+};
+
+struct alignas(64) VariantCells {
+  Counter codes[kCodeCount];
+  Counter failures, timeouts, invalid, fallbacks, cancelled, skipped;
+  Counter score_count;
+  Sum score_sum, score_squares;
+  Counter queue_ns, last_ms;
+  Counter batch_runs[12], batch_ns[12];  // by power of two of rows
+  Breaker breaker;
+  std::atomic<StageHistograms*> histograms{nullptr};
+
+  ~VariantCells() { delete histograms.load(std::memory_order_relaxed); }
+  StageHistograms& stages();  // the loop's thread only
+};
+
+struct VariantEntry {
+  std::string model, variant;
+  uint32_t version = 0;
+  std::vector<std::unique_ptr<VariantCells>> loops;
+};
+
+struct alignas(64) RouteCell {
+  fh_cell cell{};
+};
+
+struct RouteEntry {
+  std::string model, rule, variant;
+  uint32_t version = 0;
+  uint8_t reason = 0;
+  std::vector<std::unique_ptr<RouteCell>> loops;
+};
+
+class CellRegistry {
+ public:
+  explicit CellRegistry(unsigned loops) : loops_(loops) {}
+
+  VariantEntry* variant(const std::string& model, const std::string& variant,
+                        uint32_t version);
+  RouteEntry* route(const std::string& model, const std::string& rule,
+                    const std::string& variant, uint32_t version, uint8_t reason);
+
+  template <typename Visit>
+  void each_variant(Visit visit) const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& item : variants_) visit(*item.second);
+  }
+  template <typename Visit>
+  void each_route(Visit visit) const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& item : routes_) visit(*item.second);
+  }
+
+ private:
+  unsigned loops_;
+  mutable std::mutex mutex_;
+  std::map<std::tuple<std::string, std::string, uint32_t>, std::unique_ptr<VariantEntry>>
+      variants_;
+  std::map<std::tuple<std::string, std::string, std::string, uint32_t, uint8_t>,
+           std::unique_ptr<RouteEntry>>
+      routes_;
+};
+
+}  // namespace router
