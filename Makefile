@@ -1,0 +1,63 @@
+# Two commands matter to a newcomer, `make demo` and `make test`; both do all their own
+# set-up and can be repeated. Build variants live side by side under build/.
+
+VENV ?= .venv
+BIN = $(abspath $(VENV))/bin
+SETUP = VENV=$(VENV) scripts/setup
+# Tests and tools find the package they are meant to use by PYTHONPATH, never by chance.
+with = PYTHONPATH=build/$(1)
+
+# Extensions link their sanitizer dynamically, so it has to be in the process first.
+SANITIZER = $(shell $${CXX:-g++} -print-file-name=lib$(1).so)
+
+.PHONY: demo test test-all check bench bench-smoke build build-checked asan tsan clean
+
+demo:
+	@$(SETUP) release demo
+	@$(call with,release) $(BIN)/python examples/demo/demo.py
+
+test:
+	@$(SETUP) checked test
+	@$(call with,checked) ROUTER_BUILD=checked $(BIN)/pytest $(ARGS)
+
+test-all:
+	@$(SETUP) checked test
+	@$(call with,checked) ROUTER_BUILD=checked $(BIN)/pytest -m 'not soak' $(ARGS)
+
+check:
+	@$(SETUP) checked test check
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check router tests benchmarks examples
+	@$(call with,checked) $(BIN)/mypy
+	@$(call with,checked) $(BIN)/python -m mypy.stubtest router._fasthash \
+	  router.engine._engine
+	@$(BIN)/cython-lint --max-line-length 88 router
+	@$(call with,checked) ROUTER_BUILD=checked $(BIN)/pytest tests/test_architecture.py
+
+bench:
+	@$(SETUP) release test bench
+	@$(call with,release) $(BIN)/python -m benchmarks $(ARGS)
+
+bench-smoke:
+	@$(SETUP) release test bench
+	@$(call with,release) $(BIN)/python -m benchmarks.smoke
+
+build:
+	@$(SETUP) release
+
+build-checked:
+	@$(SETUP) checked test
+
+asan:
+	@$(SETUP) asan test
+	@$(call with,asan) ROUTER_BUILD=asan LD_PRELOAD="$(call SANITIZER,asan) \
+	  $(call SANITIZER,ubsan)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
+	  $(BIN)/pytest -m 'not soak' $(ARGS)
+
+tsan:
+	@$(SETUP) tsan test
+	@$(call with,tsan) ROUTER_BUILD=tsan LD_PRELOAD="$(call SANITIZER,tsan)" \
+	  TSAN_OPTIONS=halt_on_error=1 $(BIN)/pytest -m 'not soak' $(ARGS)
+
+clean:
+	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
