@@ -13,6 +13,7 @@ namespace router {
 
 constexpr unsigned kPredictionIdLength = 64;
 constexpr unsigned kMintKeyLength = 32;
+constexpr unsigned kMintKeyIdMax = 15;  // half a byte, beside the format
 
 struct Prediction {
   uint32_t time_s = 0;
@@ -29,7 +30,8 @@ struct Prediction {
   uint32_t sequence = 0;     // low 24 bits
 };
 
-// A key with its precomputed state; make one per table, use it on any thread at a time.
+// A key with its precomputed state; make one per table; its const functions may be
+// called from any number of threads at once.
 class MintKey {
  public:
   MintKey(uint8_t id, const uint8_t secret[kMintKeyLength]);
