@@ -1,0 +1,168 @@
+#include "serve/table.h"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace router {
+namespace {
+
+std::string name_of(const LiveTable& table, fh_text at) { return std::string(table.text(at)); }
+
+// A disabled variant keeps its place (ordinals never move) but needs no version.
+std::string resolve_versions(const VersionMap& versions, CellRegistry* cells,
+                             const fh_model& model, LiveTable* table) {
+  const std::string name = name_of(*table, model.name);
+  for (uint32_t i = 0; i < model.variant_count; ++i) {
+    const uint32_t index = model.variant_first + i;
+    const fh_variant& variant = table->view.variants[index];
+    const auto found = versions.find({name, variant.version});
+    if (found != versions.end()) {
+      table->versions[index] = found->second;
+    } else if ((variant.flags & FH_VARIANT_DISABLED) == 0 || i == model.stable) {
+      return "model '" + name + "' version " + std::to_string(variant.version) +
+             " is not loaded";
+    }
+    table->variants[index] =
+        cells->variant(name, name_of(*table, variant.name), variant.version);
+  }
+  return {};
+}
+
+void resolve_routes(CellRegistry* cells, const fh_model& model, LiveTable* table) {
+  const std::string name = name_of(*table, model.name);
+  const auto add = [&](uint32_t first, const std::string& rule, uint8_t reason) {
+    for (uint32_t i = 0; i < model.variant_count; ++i) {
+      const fh_variant& variant = table->view.variants[model.variant_first + i];
+      table->routes[first + i] =
+          cells->route(name, rule, name_of(*table, variant.name), variant.version, reason);
+    }
+  };
+  add(model.cell_static, "pin", FH_REASON_STATIC);
+  add(model.cell_default, "default", FH_REASON_DEFAULT);
+  for (uint32_t i = 0; i < model.rule_count; ++i) {
+    const fh_rule& rule = table->view.rules[model.rule_first + i];
+    add(rule.cell_first, name_of(*table, rule.name), rule.reason);
+  }
+}
+
+// Variants some unpinned request can reach: they must run in the same place to be compared.
+std::vector<uint32_t> reachable(const fh_model& model, const fh_table& view) {
+  std::vector<bool> is_reached(model.variant_count, false);
+  is_reached[model.stable] = true;
+  for (uint32_t i = 0; i < model.rule_count; ++i) {
+    const fh_rule& rule = view.rules[model.rule_first + i];
+    if (rule.map == FH_NONE) {
+      is_reached[rule.variant] = true;
+      continue;
+    }
+    const uint8_t* map = view.maps + static_cast<size_t>(rule.map) * FH_BUCKETS;
+    for (uint32_t bucket = 0; bucket < FH_BUCKETS; ++bucket) {
+      if (map[bucket] != FH_CONTINUE) is_reached[map[bucket]] = true;
+    }
+  }
+  std::vector<uint32_t> list;
+  for (uint32_t i = 0; i < model.variant_count; ++i) {
+    const uint32_t index = model.variant_first + i;
+    if (is_reached[i] && (view.variants[index].flags & FH_VARIANT_DISABLED) == 0) {
+      list.push_back(index);
+    }
+  }
+  return list;
+}
+
+std::string compile_regexes(LiveTable* table) {
+  RE2::Options options;
+  options.set_log_errors(false);
+  options.set_max_mem(1 << 20);
+  for (uint32_t i = 0; i < table->view.header->regexes.count; ++i) {
+    const std::string pattern = name_of(*table, table->view.regexes[i]);
+    auto compiled = std::make_unique<re2::RE2>(pattern, options);
+    if (!compiled->ok()) {
+      return "regular expression '" + pattern + "': " + compiled->error();
+    }
+    table->regexes.push_back(std::move(compiled));
+  }
+  return {};
+}
+
+}  // namespace
+
+uint32_t LiveTable::find_model(std::string_view name) const {
+  uint32_t low = 0, high = view.header->models.count;
+  while (low < high) {
+    const uint32_t middle = (low + high) / 2;
+    const int order = text(view.models[middle].name).compare(name);
+    if (order == 0) return middle;
+    if (order < 0) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return FH_NONE;
+}
+
+std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
+                          const VersionMap& versions, CellRegistry* cells,
+                          std::unique_ptr<LiveTable>* out) {
+  auto table = std::make_unique<LiveTable>();
+  table->words = std::make_unique<uint64_t[]>(bytes.size() / 8 + 1);
+  if (!bytes.empty()) std::memcpy(table->words.get(), bytes.data(), bytes.size());
+  char why[256] = {};
+  const auto* data = reinterpret_cast<const uint8_t*>(table->words.get());
+  if (kernel.check(data, bytes.size(), &table->view, why, sizeof why) != 0) {
+    return std::string("routing table: ") + why;
+  }
+  const fh_header& header = *table->view.header;
+  std::snprintf(table->revision, sizeof table->revision, "%016llx",
+                static_cast<unsigned long long>(header.revision));
+  table->versions.resize(header.variants.count);
+  table->variants.resize(header.variants.count);
+  table->routes.resize(header.cell_count);
+  const auto hash = [&](fh_text at) {
+    return static_cast<uint32_t>(kernel.xxh64(data + at.offset, at.length, 0));
+  };
+  for (uint32_t i = 0; i < header.models.count; ++i) {
+    const fh_model& model = table->view.models[i];
+    std::string problem = resolve_versions(versions, cells, model, table.get());
+    if (!problem.empty()) return problem;
+    resolve_routes(cells, model, table.get());
+    table->refused.push_back(cells->variant(name_of(*table, model.name), "", 0));
+    table->model_hashes.push_back(hash(model.name));
+    table->served_together.push_back(reachable(model, table->view));
+  }
+  for (uint32_t i = 0; i < header.rules.count; ++i) {
+    table->rule_hashes.push_back(hash(table->view.rules[i].name));
+  }
+  for (uint32_t i = 0; i < header.keys.count; ++i) {
+    table->keys.emplace_back(table->view.keys[i].id, table->view.keys[i].secret);
+  }
+  std::string problem = compile_regexes(table.get());
+  if (problem.empty()) *out = std::move(table);
+  return problem;
+}
+
+std::unique_ptr<LoopTable> hold_table(LiveTable* live, unsigned loop) {
+  auto held = std::make_unique<LoopTable>();
+  held->live = live;
+  held->variants.resize(live->versions.size());
+  for (size_t i = 0; i < held->variants.size(); ++i) {
+    held->variants[i].version = live->versions[i].get();
+    held->variants[i].cells = live->variants[i]->loops[loop].get();
+  }
+  for (RouteEntry* entry : live->routes) {
+    held->routes.push_back(entry == nullptr ? nullptr : &entry->loops[loop]->cell);
+  }
+  for (VariantEntry* entry : live->refused) {
+    held->refused.push_back(entry->loops[loop].get());
+  }
+  return held;
+}
+
+int match_regex(const void* table, uint32_t regex, const uint8_t* data, uint32_t length) {
+  const auto* live = static_cast<const LiveTable*>(table);
+  const re2::StringPiece value(reinterpret_cast<const char*>(data), length);
+  return re2::RE2::FullMatch(value, *live->regexes[regex]) ? 1 : 0;
+}
+
+}  // namespace router
