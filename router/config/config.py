@@ -1,0 +1,54 @@
+"""The configuration as a whole, and its revision."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from router.config.audience import Audience
+from router.config.model import Model
+from router.config.route import Layer, Route
+from router.config.server import Server
+from router.config.values import FROZEN
+
+API_VERSION = "router/v1"
+
+
+class Config(BaseModel):
+    """Everything an operator applies in one file."""
+
+    model_config = FROZEN
+    api_version: Literal["router/v1"]
+    server: Server = Server()
+    models: tuple[Model, ...]
+    audiences: tuple[Audience, ...] = ()
+    layers: tuple[Layer, ...] = ()
+    routes: tuple[Route, ...] = ()
+    """Tried in order; the first that matches answers."""
+
+
+def dump_config(config: Config) -> dict[str, Any]:
+    """The configuration as JSON values that validate to the same configuration.
+
+    Defaults are left out, so that spelling one out changes nothing, and a default added
+    by a later release does not make every stored configuration look edited.
+    """
+    return {
+        "api_version": config.api_version,
+        **config.model_dump(mode="json", by_alias=True, exclude_defaults=True),
+    }
+
+
+def config_revision(config: Config) -> str:
+    """Sixteen hex digits that name what was applied: equal meaning, equal revision."""
+    canonical = json.dumps(dump_config(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema of the file, for editors."""
+    schema = Config.model_json_schema(by_alias=True, mode="validation")
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "inference router configuration"
+    return schema

@@ -1,0 +1,178 @@
+"""What is wrong with a value, said so that a person can repair it.
+
+A finding is a problem that does not yet know its file and line: a place in the value, a
+message, what was found and what to write instead. This module turns what the schema found
+into findings; `check.py` makes its own.
+"""
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from router.config.audience import OPERATORS, Audience
+from router.config.config import Config
+from router.config.model import (
+    Model,
+    Output,
+    Runtime,
+    Unit,
+    VersionRuntime,
+    VersionSettings,
+)
+from router.config.route import Layer, Route, Share
+from router.config.server import Limits, Server
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong, at a place in the configuration's value."""
+
+    path: Path
+    message: str
+    value: str = ""
+    remedy: str = ""
+
+
+# Which keys a mapping may have, by the key it stands under: only for suggestions.
+_MAPPINGS: dict[str, type[BaseModel]] = {
+    "server": Server,
+    "limits": Limits,
+    "models": Model,
+    "unit": Unit,
+    "output": Output,
+    "runtime": Runtime,
+    "versions": VersionSettings,
+    "audiences": Audience,
+    "layers": Layer,
+    "routes": Route,
+    "split": Share,
+}
+_CONDITION_KEYS = ("key", "all", "any", "not", "audience", *OPERATORS)
+
+_MESSAGES = {
+    "extra_forbidden": "unknown key",
+    "missing": "this key is required",
+    "string_type": "expected text",
+    "bool_type": "expected true or false",
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "tuple_type": "expected a list",
+    "dict_type": "expected a mapping",
+    "model_type": "expected a mapping",
+    "model_attributes_type": "expected a mapping",
+    "string_too_short": "may not be empty",
+    "too_short": "may not be empty",
+}
+_REMEDIES = {
+    "bool_type": "write true or false",
+    "string_type": "put quotes around it",
+}
+
+
+def path_text(path: Path) -> str:
+    """A place as people write it: `models[0].stable`; the whole file is `(file)`."""
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            text += f".{part}" if text else part
+    return text or "(file)"
+
+
+def brief(value: Any) -> str:
+    """A found value, short enough for one line."""
+    if isinstance(value, BaseModel | dict | list | tuple):
+        return ""
+    text = {None: "null", True: "true", False: "false"}.get(value, "") if (
+        value is None or isinstance(value, bool)
+    ) else (repr(value) if isinstance(value, str) else str(value))  # fmt: skip
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A suggestion for a misspelt word; else the choices, when they are few."""
+    choices = sorted(set(known))
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    if 0 < len(choices) <= 8:
+        return f"known: {', '.join(choices)}"
+    return ""
+
+
+def resolve(value: Any, location: Path) -> Path:
+    """The part of an error's location that exists in the value.
+
+    The schema names the members of unions in its locations; whatever is no key or index
+    of the value at that point is such a name and is left out. The last part stays when
+    it names a missing key, so the caller sees what is missing.
+    """
+    path: list[str | int] = []
+    for part in location:
+        if isinstance(value, dict):
+            key = _key_of(value, part)
+            if key is None:
+                continue
+            path.append(key)
+            value = value[key]
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            path.append(part)
+            value = value[part]
+    return tuple(path)
+
+
+def _key_of(value: dict[Any, Any], part: str | int) -> str | int | None:
+    if part in value:
+        return part
+    # Locations name mapping keys as text, also where the file has numbers.
+    return next((key for key in value if str(key) == part), None)
+
+
+def from_schema(error: ErrorDetails, value: Any) -> Finding:
+    """One error of the schema as a finding."""
+    kind, location = error["type"], error["loc"]
+    path = resolve(value, location)
+    if kind == "missing":
+        return Finding((*path, location[-1]), _MESSAGES[kind])
+    if kind == "extra_forbidden":
+        return Finding(path, _MESSAGES[kind], "", _key_remedy(path))
+    message = _MESSAGES.get(kind) or _sentence(error["msg"])
+    remedy = _REMEDIES.get(kind, "")
+    if kind == "literal_error":
+        expected = str(error.get("ctx", {}).get("expected", "")).replace(" or ", ", ")
+        words = [word.strip(" '") for word in expected.split(",")]
+        message = f"expected {' or '.join(words)}"
+        remedy = did_you_mean(str(error["input"]), words)
+        remedy = remedy if remedy.startswith("did") else ""
+    elif kind == "condition" and isinstance(error["input"], dict) and error["input"]:
+        word = str(next(iter(error["input"])))
+        suggestion = did_you_mean(word, _CONDITION_KEYS)
+        remedy = f"unknown '{word}': {suggestion}" if suggestion else ""
+    return Finding(path, message, brief(error["input"]), remedy)
+
+
+def _sentence(message: str) -> str:
+    message = message.removeprefix("Value error, ").removeprefix("Input ")
+    return message[:1].lower() + message[1:]
+
+
+def _key_remedy(path: Path) -> str:
+    word = str(path[-1])
+    parents = [part for part in path[:-1] if isinstance(part, str)]
+    if not parents:
+        return did_you_mean(word, Config.model_fields)
+    if "when" in parents:
+        return did_you_mean(word, _CONDITION_KEYS)
+    if parents[-1] == "runtime" and "versions" in parents:
+        return did_you_mean(word, VersionRuntime.model_fields)
+    mapping = _MAPPINGS.get(parents[-1])
+    return did_you_mean(word, mapping.model_fields) if mapping else ""

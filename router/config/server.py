@@ -1,0 +1,131 @@
+"""The server: where it listens and what it puts up with.
+
+Addresses are `host:port`, `[v6]:port` or `unix:path`. Limits bound what a client can make
+the process hold; each is a number in the unit its name ends with.
+"""
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
+
+from router.config.values import FROZEN, Count, Flag, Seconds, Text, Whole, as_tuple
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen: a socket path, or a host and port."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    @property
+    def is_local(self) -> bool:
+        """Only this machine can reach it."""
+        if self.path or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+
+def parse_address(text: str) -> Address:
+    """The address that a text names; ValueError says what is wrong with it."""
+    if text.startswith("unix:"):
+        path = text.removeprefix("unix:")
+        if not path or "\0" in path:
+            raise ValueError("a socket needs a path: unix:run/router.sock")
+        if len(path.encode()) > 107:
+            raise ValueError("a socket path has at most 107 bytes")
+        return Address(path=path)
+    host, colon, port = text.rpartition(":")
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
+        raise ValueError("write host:port, [v6]:port or unix:path")
+    if host.startswith("[") and host.endswith("]"):
+        host = str(ipaddress.IPv6Address(host[1:-1]))
+    elif ":" in host or not host or any(c.isspace() or c == "/" for c in host):
+        raise ValueError("write host:port, [v6]:port or unix:path")
+    return Address(host=host, port=int(port))
+
+
+def _address(text: str) -> str:
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise PydanticCustomError("address", str(error)) from None  # type: ignore[arg-type]
+    return text
+
+
+AddressText = Annotated[Text, AfterValidator(_address)]
+AddressTexts = Annotated[
+    tuple[AddressText, ...],
+    BeforeValidator(as_tuple, json_schema_input_type=str | list[str]),
+    Field(min_length=1, max_length=16),
+]
+
+
+class Limits(BaseModel):
+    """What a client can make the server hold."""
+
+    model_config = FROZEN
+    streams_max: Count = 100
+    """Concurrent streams of a connection."""
+    connections_max: Count = 10_000
+    connections_per_peer_max: Count = 256
+    message_in_bytes_max: Count = 16 * MIB
+    message_out_bytes_max: Count = 64 * MIB
+    bodies_bytes_max: Annotated[Whole, Field(ge=MIB)] = 512 * MIB
+    """Request bodies in all; above it no window is given, then calls are refused."""
+    window_stream_bytes: Annotated[Count, Field(ge=65_535)] = 256 * 1024
+    window_connection_bytes: Annotated[Count, Field(ge=65_535)] = 4 * MIB
+    metadata_bytes_max: Count = 8 * 1024
+    metadata_keys_max: Count = 64
+    inputs_max: Annotated[Count, Field(le=65_535)] = 64
+    outputs_max: Annotated[Count, Field(le=65_535)] = 64
+    dims_max: Annotated[Count, Field(le=64)] = 16
+    name_bytes_max: Annotated[Count, Field(le=65_535)] = 256
+    deadline_default_s: Seconds = 30
+    """Deadline of a unary call that brings none."""
+    deadline_max_s: Seconds = 300
+    progress_timeout_s: Seconds = 10
+    """A message partly received and without progress."""
+    idle_timeout_s: Seconds = 900
+    age_max_s: Seconds = 3600
+    """Age at which a connection is asked to go, give or take a tenth."""
+    age_grace_s: Seconds = 30
+    ping_interval_s: Seconds = 10
+    """A ping sooner than this after the last, with nothing sent between, is a strike."""
+    ping_strikes_max: Count = 2
+
+
+class Server(BaseModel):
+    """Listeners, threads and limits."""
+
+    model_config = FROZEN
+    listen: AddressTexts = ("127.0.0.1:8001",)
+    """Where clients connect; one address or a list."""
+    admin: AddressText | None = None
+    """Where operators connect; nowhere if unset."""
+    ops: AddressText | None = "127.0.0.1:8080"
+    """Metrics and health over HTTP; null turns it off."""
+    loops: Annotated[Count, Field(le=256)] | None = None
+    """Network threads; half the cores if unset, at least one."""
+    loop_run_us: Annotated[Whole, Field(le=1_000_000)] = 200
+    """Batches predicted to be shorter than this run on the loop."""
+    spin_us: Annotated[Whole, Field(le=1_000_000)] = 0
+    """How long a loop polls before it sleeps."""
+    executors: Annotated[Count, Field(le=1024)] | None = None
+    """Threads that run what loops do not; the cores if unset."""
+    state: Text = "run/state.db"
+    """The control log: bucket maps and history."""
+    insecure: Flag = False
+    """Allow addresses that other machines can reach, without TLS."""
+    drain_s: Annotated[Seconds, Field(le=3600)] = 30
+    """How long calls may take to finish after SIGTERM."""
+    limits: Limits = Limits()

@@ -1,0 +1,95 @@
+"""Who holds which bucket: the one place where a weight becomes buckets.
+
+A route's bucket map is state. Each version of the split except stable *claims* buckets in
+the fixed order of the route's salt, and keeps them in the order in which it claimed them;
+stable holds what nobody claimed. Growth claims more, shrinking returns the last claimed
+first, so a ramp up and down again ends where it began and nobody flips on the way.
+
+Growth takes buckets that were stable's, and only when those run out one that another
+version gave up in the same edit. A bucket therefore never passes between two candidates
+while stable has one to give. When stable is not in the split there is nobody to hold the
+rest: every version claims, every bucket is owned, and what one version gains another has
+to lose.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from router.plan.plan import BUCKET_COUNT
+
+Owned = dict[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class BucketMap:
+    """Which version holds each bucket, and in which order it was claimed.
+
+    `claims` is sorted by version; `rest` is the version that holds the unclaimed buckets,
+    None when every bucket is claimed.
+    """
+
+    rest: int | None
+    claims: tuple[tuple[int, tuple[int, ...]], ...] = ()
+
+    def owners(self) -> tuple[int, ...]:
+        """The version of each bucket."""
+        owners = [self.rest or 0] * BUCKET_COUNT
+        for version, buckets in self.claims:
+            for bucket in buckets:
+                owners[bucket] = version
+        return tuple(owners)
+
+
+def claim(
+    previous: BucketMap | None,
+    order: Sequence[int],
+    target_bp: Mapping[int, int],
+    stable: int,
+) -> BucketMap:
+    """The next bucket map: the weights reached with as few moves as possible.
+
+    `order` is the claim order of the route's salt, `target_bp` the basis points of each
+    version, adding up to BUCKET_COUNT.
+    """
+    assert sum(target_bp.values()) == BUCKET_COUNT
+    rest = stable if stable in target_bp else None
+    claimers = sorted(version for version in target_bp if version != rest)
+    owned = _owned(previous, order)
+    kept = {v: owned.get(v, ())[: target_bp[v]] for v in claimers}
+    free = _free(previous, owned, kept, rest, order)
+    claims = []
+    for version in claimers:
+        wanted = target_bp[version] - len(kept[version])
+        claims.append((version, kept[version] + tuple(free[:wanted])))
+        free = free[wanted:]
+    return BucketMap(rest, tuple(claims))
+
+
+def _owned(previous: BucketMap | None, order: Sequence[int]) -> Owned:
+    """What each version held. The old rest holds its buckets in claim order, as if it had
+    claimed them: it may have become a claimer, because another version became stable."""
+    if previous is None:
+        return {}
+    owned = dict(previous.claims)
+    if previous.rest is not None:
+        taken = {bucket for buckets in owned.values() for bucket in buckets}
+        owned[previous.rest] = tuple(b for b in order if b not in taken)
+    return owned
+
+
+def _free(
+    previous: BucketMap | None,
+    owned: Owned,
+    kept: Owned,
+    rest: int | None,
+    order: Sequence[int],
+) -> list[int]:
+    """Buckets to claim, in order: first those of a stable, then those given up now."""
+    held = {bucket for buckets in kept.values() for bucket in buckets}
+    before = None if previous is None else previous.rest
+    stables = {rest, before} - set(kept) - {None}
+    from_stable = {b for v in stables if v is not None for b in owned.get(v, ())}
+    return sorted(
+        (bucket for bucket in order if bucket not in held),
+        key=lambda bucket: bucket not in from_stable,
+    )

@@ -1,0 +1,235 @@
+"""From a configuration and the stored states to a plan: what routing should mean now.
+
+Pure and deterministic: the same configuration and states give the same plan, byte for
+byte once encoded. Bucket maps come from `claim.py` and from what was stored; compiling
+again with the states it produced changes nothing.
+
+A route that leads to one version has no bucket map, and leaves the stored one alone: when
+it splits again everyone returns to the version they had.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from router._fasthash import claim_order
+from router.config.config import Config, config_revision
+from router.config.model import (
+    Model as ModelConfig,
+)
+from router.config.model import (
+    runtime_of,
+    served_versions,
+    settings_of,
+    stable_of,
+)
+from router.config.route import Route, route_name, salt_of
+from router.plan.claim import BucketMap, claim
+from router.plan.condition import compile_audiences
+from router.plan.plan import (
+    Annotate,
+    Condition,
+    MintKey,
+    Model,
+    OnMissing,
+    Output,
+    OutputKind,
+    Pins,
+    Plan,
+    Reason,
+    Rule,
+    Unit,
+    Variant,
+)
+
+_ANNOTATE = {
+    "parameters": Annotate.PARAMETERS,
+    "trailers": Annotate.TRAILERS,
+    "both": Annotate.PARAMETERS | Annotate.TRAILERS,
+    "none": Annotate.NONE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """What is stored of a route: whose buckets they are, and who holds them.
+
+    `revision` counts the changes of its map. A retired route is no longer in the
+    configuration; one of the same name takes its map up again.
+    """
+
+    name: str
+    model: str
+    audience: str
+    salt: str
+    revision: int
+    buckets: BucketMap
+    is_retired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class States:
+    """What compiling needs beside the configuration."""
+
+    versions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Versions in each model's repository."""
+    routes: Mapping[str, RouteState] = field(default_factory=dict)
+    keys: tuple[MintKey, ...] = ()
+
+
+def compile_plan(config: Config, states: States) -> Plan:
+    """What routing should mean: every model with its variants and rules."""
+    audiences = compile_audiences(config.audiences)
+    routes = {state.name: state for state in next_routes(config, states)}
+    models = tuple(
+        _compile_model(config, model, states, audiences, routes)
+        for model in config.models
+    )
+    return Plan(config_revision(config), models, states.keys)
+
+
+def next_routes(config: Config, states: States) -> tuple[RouteState, ...]:
+    """The states that this configuration leads to, one for each route that splits.
+
+    A route is found again by its name; one that was renamed takes up the map of the route
+    it replaces, so that renaming moves nobody. Another salt is another deal: the old map
+    means nothing there.
+    """
+    stables = {
+        model.name: stable_of(model, _served(model, states)) for model in config.models
+    }
+    configured = {route_name(route) for route in config.routes}
+    orphans = [
+        state
+        for name, state in sorted(states.routes.items())
+        if name not in configured and not state.is_retired
+    ]
+    result = []
+    for route in config.routes:
+        if route.split is None:
+            continue
+        name, salt = route_name(route), salt_of(route, config.layers)
+        previous = states.routes.get(name) or _adopt(orphans, route, salt)
+        if previous is not None and (previous.model, previous.salt) != (route.model, salt):
+            previous = None
+        target = {share.version: share.weight for share in route.split}
+        buckets = claim(
+            previous.buckets if previous else None,
+            claim_order(salt),
+            target,
+            stables[route.model],
+        )
+        revision = 1
+        if previous is not None:
+            revision = previous.revision + (previous.buckets != buckets)
+        elif name in states.routes:
+            revision = states.routes[name].revision + 1
+        result.append(
+            RouteState(name, route.model, route.audience or "", salt, revision, buckets)
+        )
+    return tuple(result)
+
+
+def _adopt(orphans: list[RouteState], route: Route, salt: str) -> RouteState | None:
+    """The state of the route that this one replaces under another name, if it is plain
+    which one that is."""
+    alike = [o for o in orphans if (o.model, o.salt) == (route.model, salt)]
+    same_audience = [o for o in alike if o.audience == (route.audience or "")]
+    found = same_audience or (alike if len(alike) == 1 else [])
+    if not found:
+        return None
+    orphans.remove(found[0])
+    return found[0]
+
+
+def _served(model: ModelConfig, states: States) -> tuple[int, ...]:
+    return served_versions(model, states.versions.get(model.name, ()))
+
+
+def _compile_model(
+    config: Config,
+    model: ModelConfig,
+    states: States,
+    audiences: Mapping[str, Condition],
+    routes: Mapping[str, RouteState],
+) -> Model:
+    served = _served(model, states)
+    mine = tuple(route for route in config.routes if route.model == model.name)
+    names = {s.version: s.name for route in mine for s in route.split or () if s.name}
+    variants = tuple(_compile_variant(model, v, names.get(v)) for v in served)
+    position = {variant.version: at for at, variant in enumerate(variants)}
+    return Model(
+        name=model.name,
+        variants=variants,
+        stable=position[stable_of(model, served)],
+        rules=tuple(
+            _compile_rule(config, route, audiences, routes, position) for route in mine
+        ),
+        unit=Unit(
+            metadata=tuple(key.lower() for key in model.unit.metadata),
+            tensor=model.unit.tensor or "",
+            on_missing=OnMissing[model.unit.on_missing.upper()],
+        ),
+        output=_compile_output(model),
+        pins=Pins[model.pins.upper()],
+        annotate=_ANNOTATE[model.annotate],
+        has_fallback=model.fallback,
+        has_prediction_id=model.prediction_id,
+        queue_us_max=model.runtime.queue_ms_max * 1000,
+    )
+
+
+def _compile_variant(model: ModelConfig, version: int, shared: str | None) -> Variant:
+    own = settings_of(model, version)
+    return Variant(
+        name=own.name or shared or str(version),
+        version=version,
+        is_disabled=own.disabled,
+        timeout_us=(runtime_of(model, version).timeout_ms or 0) * 1000,
+    )
+
+
+def _compile_rule(
+    config: Config,
+    route: Route,
+    audiences: Mapping[str, Condition],
+    routes: Mapping[str, RouteState],
+    position: Mapping[int, int],
+) -> Rule:
+    rule = Rule(
+        name=route_name(route),
+        condition=audiences[route.audience] if route.audience else None,
+        salt=salt_of(route, config.layers),
+        buckets=None,
+        variant=0,
+        reason=Reason.TARGETING_MATCH if route.audience else Reason.STATIC,
+    )
+    if route.version is not None:
+        return replace(rule, variant=position[route.version])
+    state = routes[rule.name]
+    owners = state.buckets.owners()
+    return replace(
+        rule,
+        buckets=bytes(position[version] for version in owners),
+        variant=position[owners[0]],
+        reason=Reason.SPLIT,
+        rollout_revision=state.revision,
+    )
+
+
+def _compile_output(model: ModelConfig) -> Output | None:
+    output = model.output
+    if output is None:
+        return None
+    low, high = float("-inf"), float("inf")
+    if output.range is not None:
+        low, high = output.range
+    elif output.kind == "probability":
+        low, high = 0.0, 1.0
+    return Output(
+        tensor=output.tensor,
+        index=output.index,
+        kind=OutputKind[output.kind.upper()],
+        low=low,
+        high=high,
+        is_finite=output.finite,
+    )
