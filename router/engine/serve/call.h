@@ -83,7 +83,8 @@ struct Call {
   bool is_candidate_charged = false;
   int64_t received_ns = 0, decoded_ns = 0, deadline_ns = 0;
   int64_t fallback_ns = INT64_MAX;        // when stable is tried as well
-  uint64_t unit_digest = 0;
+  uint64_t unit_tag = 0;                  // keyed, for the prediction id
+  uint32_t assigned = 0;                  // global index of the variant that was drawn
   // Timer heap (see timers.h).
   int64_t due_ns = 0;
   uint32_t timer = kNoTimer;

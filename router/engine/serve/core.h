@@ -1,0 +1,59 @@
+// What the loops of one engine share. Everything here is either immutable after start,
+// atomic, or behind its own lock; the engine owns it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "_fasthash.h"
+#include "serve/methods.h"
+#include "serve/options.h"
+#include "serve/table.h"
+#include "watch/cells.h"
+
+namespace router {
+
+class Loop;
+
+// Connections by peer address. Accepting and closing are rare, so one lock serves.
+class Peers {
+ public:
+  // False when the peer, or all of them together, have as many as they may.
+  bool admit(const std::string& peer, const EngineOptions& options);
+  void leave(const std::string& peer);
+  uint32_t connections() const { return total_.load(std::memory_order_relaxed); }
+
+ private:
+  std::mutex mutex_;
+  std::map<std::string, uint32_t> counts_;
+  std::atomic<uint32_t> total_{0};  // a gauge
+};
+
+struct Core {
+  Core(const EngineOptions& given, const fh_kernel_api* api)
+      : options(given), kernel(api), cells(given.loops), methods(given.method_queue_max) {}
+
+  const EngineOptions options;
+  const fh_kernel_api* const kernel;
+  CellRegistry cells;
+  VariantEntry* nobody = nullptr;   // requests of unknown models
+  BodyBudget bodies;
+  Peers peers;
+  Methods methods;
+  std::unique_ptr<Executors> executors;
+  // The current table. Release by publish, acquire by loops: a loop that sees the pointer
+  // sees the table behind it.
+  std::atomic<LiveTable*> table{nullptr};
+  std::atomic<bool> is_draining{false};  // read for /readyz and new local calls only
+  std::vector<std::unique_ptr<Loop>> loops;
+};
+
+int64_t monotonic_ns();
+int64_t realtime_ns();
+
+}  // namespace router
