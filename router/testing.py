@@ -256,8 +256,8 @@ def wait_until(
 class Server:
     """A `router serve` process of its own, with its configuration in `directory`.
 
-    `config` is everything but the listeners, which get free ports. Leaving the `with`
-    block terminates the process, and fails if it does not end by itself.
+    `config` is everything but `server`, which gets free ports and `settings`. Leaving
+    the `with` block terminates the process, and fails if it does not end by itself.
     """
 
     def __init__(
@@ -265,7 +265,7 @@ class Server:
         directory: Path,
         config: Mapping[str, Any],
         *,
-        limits: Mapping[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         data, ops = free_ports(2)
         self.directory = directory
@@ -274,8 +274,7 @@ class Server:
         self._server = {
             "listen": self.address,
             "ops": self.ops,
-            "admin": f"unix:{directory}/admin.sock",
-            **(limits or {}),
+            **(settings or {}),
         }
         self.log = directory / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -395,10 +394,10 @@ def messages(package: str = "inference") -> Callable[[str], type[Any]]:
     pool = descriptor_pool.DescriptorPool()
     wire = resources.files("router").joinpath("wire.desc").read_bytes()
     for file in descriptor_pb2.FileDescriptorSet.FromString(wire).file:
-        pool.Add(file)  # type: ignore[no-untyped-call]
+        pool.Add(file)
 
     def message(name: str) -> type[Any]:
-        found = pool.FindMessageTypeByName(f"{package}.{name}")  # type: ignore[no-untyped-call]
+        found = pool.FindMessageTypeByName(f"{package}.{name}")
         made: type[Any] = message_factory.GetMessageClass(found)
         return made
 
@@ -422,7 +421,7 @@ class Caller:
     def __init__(self, address: str) -> None:
         self.channel = grpc.insecure_channel(address)
         self._request = messages()("ModelInferRequest")
-        self._infer = self.channel.unary_unary(
+        self._infer: Callable[..., Any] = self.channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=messages()("ModelInferResponse").FromString,
