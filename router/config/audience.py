@@ -1,7 +1,7 @@
 """Audiences: named conditions on what a request says about itself.
 
-A condition is `all`, `any` or `not` of conditions, a reference to another audience, or a
-test of one key. A test holds exactly one operator; that is checked here, because YAML
+A condition is `all`, `any` or `not` of conditions, a reference to another audience, or
+a test of one key. A test holds exactly one operator; that is checked here, because YAML
 writes `{key: age, gte: 18}` flat and a flat record is what an editor can complete.
 
 `not` beside `key` means "present or absent, but not this value": the plain negation of

@@ -1,12 +1,12 @@
 """Problems that no single key shows: names, weights, cycles, order, versions.
 
 Every check yields findings and none stops another, because an operator repairs a file
-once. Checks take a configuration that fits the schema, perhaps with the parts that do not
-left out; `known` then holds the names those parts had, so that nobody is told that a name
-points nowhere because its owner has a typing error elsewhere.
+once. Checks take a configuration that fits the schema, perhaps with the parts that do
+not left out; `known` then holds the names those parts had, so that nobody is told that
+a name points nowhere because its owner has a typing error elsewhere.
 
-What exists on disk and which expressions compile is knowledge of others: both come in as
-functions.
+What exists on disk and which expressions compile is knowledge of others: both come in
+as functions.
 """
 
 from collections import Counter
@@ -27,6 +27,8 @@ from router.errors import RouterError
 VARIANTS_MAX = 64
 KEYS_MAX = 64
 TESTS_MAX = 4096
+# No table's limit: nobody can read a chain of references this long.
+REFERENCES_MAX = 20
 
 Finder = Iterator[Finding]
 
@@ -59,9 +61,7 @@ class Served:
     findings: tuple[Finding, ...] = field(default=())
 
 
-def check_config(
-    config: Config, checks: Checks, known: Known = Known()
-) -> Iterator[Finding]:
+def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Finding]:
     """Every cross-reference problem of a configuration."""
     served = {
         model.name: _served(model, ("models", i), checks)
@@ -197,7 +197,9 @@ def _check_model(config: Config, model: Model, path: Path, served: Served) -> Fi
 
 def _keys_of(config: Config, model: Model) -> set[str]:
     audiences = {audience.name: audience.when for audience in config.audiences}
-    waiting = [r.audience for r in config.routes if r.model == model.name and r.audience]
+    waiting = [
+        r.audience for r in config.routes if r.model == model.name and r.audience
+    ]
     keys: set[str] = set()
     seen: set[str] = set()
     while waiting:
@@ -245,13 +247,18 @@ def _check_audiences(config: Config, checks: Checks, known: Known) -> Finder:
             if leaf.audience not in names | known.audiences:
                 yield _nowhere((*path, "audience"), "audience", leaf.audience, names)
     on_cycle = _cycles(references)
-    sizes: dict[str, int] = {}
+    sizes: dict[str, tuple[int, int]] = {}
     for i, audience in enumerate(config.audiences):
         if audience.name in on_cycle:
             ring = " -> ".join((*on_cycle[audience.name], audience.name))
             yield Finding(("audiences", i, "when"), f"refers to itself: {ring}")
         elif not on_cycle:
-            size = _size(audience.name, references, tests, sizes)
+            size, depth = _size(audience.name, references, tests, sizes)
+            if depth > REFERENCES_MAX:
+                yield Finding(
+                    ("audiences", i, "when"), f"a chain of {depth} references", "",
+                    f"at most {REFERENCES_MAX}",
+                )  # fmt: skip
             if size > TESTS_MAX:
                 yield Finding(
                     ("audiences", i, "when"), f"comes to {size} tests", "",
@@ -293,25 +300,30 @@ def _size(
     start: str,
     references: dict[str, list[str]],
     tests: dict[str, int],
-    sizes: dict[str, int],
-) -> int:
+    sizes: dict[str, tuple[int, int]],
+) -> tuple[int, int]:
+    """How many tests an audience comes to, and its longest chain of references."""
     # Counted, never built: references that double at each of forty levels are a few
     # lines of YAML. On a stack of its own, because a chain may be as long as the file.
     waiting = [start]
     while waiting:
         name = waiting[-1]
-        missing = [n for n in references.get(name, ()) if n not in sizes]
+        referred = references.get(name, ())
+        missing = [n for n in referred if n not in sizes]
         if missing:
             waiting.extend(missing)
             continue
         waiting.pop()
-        members = sum(sizes[n] for n in references.get(name, ()))
-        sizes[name] = tests.get(name, 0) + members
+        size = tests.get(name, 0) + sum(sizes[n][0] for n in referred)
+        depth = max((1 + sizes[n][1] for n in referred), default=0)
+        sizes[name] = (size, depth)
     return sizes[start]
 
 
 def _nowhere(path: Path, kind: str, name: str, names: Iterable[str]) -> Finding:
-    return Finding(path, f"no {kind} of this name", repr(name), did_you_mean(name, names))
+    return Finding(
+        path, f"no {kind} of this name", repr(name), did_you_mean(name, names)
+    )
 
 
 def _check_routes(config: Config, served: dict[str, Served], known: Known) -> Finder:
@@ -328,7 +340,9 @@ def _check_routes(config: Config, served: dict[str, Served], known: Known) -> Fi
         if route.layer and route.layer not in layers | known.layers | {route.model}:
             yield _nowhere((*path, "layer"), "layer", route.layer, layers)
         yield from _check_split(route, path, served)
-        earlier = closed.get((route.model, None), closed.get((route.model, route.audience)))
+        earlier = closed.get(
+            (route.model, None), closed.get((route.model, route.audience))
+        )
         name = route_name(route)
         if earlier is not None:
             yield Finding(

@@ -1,18 +1,19 @@
 """From a file to a configuration, or to everything that is wrong with it.
 
-The only place that knows YAML, and it knows little of it: mappings, lists and the scalars
-of the YAML 1.2 core schema, at most 1 MiB and 20 levels. Aliases, anchors and tags are
-refused; `010` is ten, `yes` and `12:30` are text. A key given twice is an error.
+The only place that knows YAML, and it knows little of it: mappings, lists and the
+scalars of the YAML 1.2 core schema, at most 1 MiB and 20 levels. Aliases, anchors and
+tags are refused; `010` is ten, `yes` and `12:30` are text. A key given twice is an
+error.
 
-One run finds syntax, schema and cross-reference problems together: what does not fit the
-schema is reported, left out, and the rest is looked at as if it had not been there.
+One run finds syntax, schema and cross-reference problems together: what does not fit
+the schema is reported, left out, and the rest is looked at as if it had not been there.
 """
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -25,6 +26,8 @@ from router.errors import ConfigError, Problem
 SIZE_MAX = 1024 * 1024
 DEPTH_MAX = 20
 
+NO_CHECKS = Checks()
+
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True}
 _BOOL |= {"false": False, "False": False, "FALSE": False}
@@ -34,6 +37,8 @@ _FLOAT = re.compile(
     r"|\.(nan|NaN|NAN)",
     re.ASCII,
 )
+Read = TypeVar("Read", bound=BaseModel)
+
 _DIGITS_MAX = 300  # more is no number a double can hold, and slow to read
 
 
@@ -80,7 +85,7 @@ class _Open:
     has_key: bool = False
 
 
-def load_config(path: str | FilePath, checks: Checks = Checks()) -> Config:
+def load_config(path: str | FilePath, checks: Checks = NO_CHECKS) -> Config:
     """The configuration in a file; ConfigError with every problem if it has any."""
     try:
         with open(path, "rb") as opened:
@@ -91,7 +96,7 @@ def load_config(path: str | FilePath, checks: Checks = Checks()) -> Config:
     return read_config(data, str(path), checks)
 
 
-def read_config(data: bytes | str, file: str, checks: Checks = Checks()) -> Config:
+def read_config(data: bytes | str, file: str, checks: Checks = NO_CHECKS) -> Config:
     """The configuration in a text; ConfigError with every problem if it has any."""
     document = parse_document(data, file)
     config, origin = _validate(document)
@@ -108,7 +113,7 @@ def read_config(data: bytes | str, file: str, checks: Checks = Checks()) -> Conf
     return config
 
 
-def read_mapping(data: bytes | str, file: str, model: type[BaseModel]) -> Any:
+def read_mapping(data: bytes | str, file: str, model: type[Read]) -> Read:
     """Another strict YAML file (a manifest) as `model`, by the same rules."""
     document = parse_document(data, file)
     if not document.findings:
@@ -121,7 +126,7 @@ def read_mapping(data: bytes | str, file: str, model: type[BaseModel]) -> Any:
     raise ConfigError(document.problems())
 
 
-# -- YAML ----------------------------------------------------------------------------------
+# -- YAML ------------------------------------------------------------------------------
 
 
 def parse_document(data: bytes | str, file: str) -> Document:
@@ -139,7 +144,9 @@ def parse_document(data: bytes | str, file: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         parts = [part for part in (error.context, error.problem) if part]
-        _report(document, (), mark.line + 1 if mark else 0, f"not YAML: {', '.join(parts)}")
+        _report(
+            document, (), mark.line + 1 if mark else 0, f"not YAML: {', '.join(parts)}"
+        )
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         _report(document, (), line, f"not YAML: {error.reason}")
@@ -161,7 +168,14 @@ def _build(document: Document, events: Iterator[Any]) -> None:
         if isinstance(event, yaml.DocumentStartEvent):
             roots += 1
             if roots > 1:
-                _report(document, (), line, "a second document", "", "one file, one document")
+                _report(
+                    document,
+                    (),
+                    line,
+                    "a second document",
+                    "",
+                    "one file, one document",
+                )
                 return
         elif isinstance(event, yaml.ScalarEvent):
             _refuse_marks(document, stack, event, line)
@@ -192,7 +206,9 @@ def _build(document: Document, events: Iterator[Any]) -> None:
         _report(document, (), 0, "the file is empty")
 
 
-def _refuse_marks(document: Document, stack: list[_Open], event: Any, line: int) -> None:
+def _refuse_marks(
+    document: Document, stack: list[_Open], event: Any, line: int
+) -> None:
     path = _path_of(stack)
     if event.anchor is not None:
         _report(document, path, line, "anchors are refused", f"&{event.anchor}")
@@ -257,14 +273,16 @@ def _scalar(event: Any) -> Any:
     return text
 
 
-# -- schema --------------------------------------------------------------------------------
+# -- schema ----------------------------------------------------------------------------
 
 
 def _validate(document: Document) -> tuple[Config | None, dict[Path, Path]]:
     """The configuration without the places that do not fit, each of them reported."""
     if not isinstance(document.value, dict):
         if not document.findings:
-            _report(document, (), 1, "expected a mapping of api_version, models and so on")
+            _report(
+                document, (), 1, "expected a mapping of api_version, models and so on"
+            )
         return None, {}
     while True:
         origin: dict[Path, Path] = {}

@@ -1,7 +1,8 @@
 """Models: where their versions are, how a unit is found, how they run.
 
 A setting given for one version replaces the model's own, key by key. Which versions
-exist is the repository's knowledge, not the file's: functions here take what was listed.
+exist is the repository's knowledge, not the file's: functions here take what was
+listed.
 """
 
 from typing import Annotated, Any, Literal
@@ -170,7 +171,9 @@ Versions = Annotated[
     Annotated[Literal["all"], Tag("all of them")]
     | Annotated[tuple[Version, ...], Field(min_length=1), Tag("list of versions")]
     | Annotated[
-        dict[VersionKey, VersionSettings], Field(min_length=1), Tag("settings by version")
+        dict[VersionKey, VersionSettings],
+        Field(min_length=1),
+        Tag("settings by version"),
     ],
     Discriminator(_versions_shape),
 ]
@@ -204,7 +207,7 @@ class Model(BaseModel):
 
 
 def served_versions(model: Model, listed: tuple[int, ...]) -> tuple[int, ...]:
-    """The versions to load, in order: all that were listed unless the file says which."""
+    """The versions to load, in order: all that were listed, or those the file lists."""
     if isinstance(model.versions, tuple):
         return tuple(sorted(set(model.versions)))
     return tuple(sorted(set(listed)))

@@ -1,8 +1,8 @@
 """What is wrong with a value, said so that a person can repair it.
 
 A finding is a problem that does not yet know its file and line: a place in the value, a
-message, what was found and what to write instead. This module turns what the schema found
-into findings; `check.py` makes its own.
+message, what was found and what to write instead. This module turns what the schema
+found into findings; `check.py` makes its own.
 """
 
 import difflib

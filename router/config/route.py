@@ -57,7 +57,9 @@ class Route(BaseModel):
     @model_validator(mode="after")
     def _leads_somewhere(self) -> "Route":
         if (self.split is None) == (self.version is None):
-            raise PydanticCustomError("route", "a route has either a split or a version")
+            raise PydanticCustomError(
+                "route", "a route has either a split or a version"
+            )
         return self
 
 
@@ -67,7 +69,7 @@ class Layer(BaseModel):
     model_config = FROZEN
     name: Name
     salt: Name | None = None
-    """What seeds the hash; the layer's name if unset. Changing it re-deals every unit."""
+    """What seeds the hash; the layer's name if unset. A new one re-deals every unit."""
 
 
 def route_name(route: Route) -> str:
@@ -80,8 +82,8 @@ def route_name(route: Route) -> str:
 def salt_of(route: Route, layers: tuple[Layer, ...]) -> str:
     """The salt a route's buckets are drawn and claimed by.
 
-    Routes of a model share a layer named after the model unless told otherwise; declaring
-    a layer of that name gives it another salt.
+    Routes of a model share a layer named after the model unless told otherwise;
+    declaring a layer of that name gives it another salt.
     """
     wanted = route.layer or route.model
     for layer in layers:

@@ -1,7 +1,7 @@
 """The server: where it listens and what it puts up with.
 
-Addresses are `host:port`, `[v6]:port` or `unix:path`. Limits bound what a client can make
-the process hold; each is a number in the unit its name ends with.
+Addresses are `host:port`, `[v6]:port` or `unix:path`. Limits bound what a client can
+make the process hold; each is a number in the unit its name ends with.
 """
 
 import ipaddress
@@ -58,7 +58,7 @@ def _address(text: str) -> str:
     try:
         parse_address(text)
     except ValueError as error:
-        raise PydanticCustomError("address", str(error)) from None  # type: ignore[arg-type]
+        raise PydanticCustomError("address", str(error)) from None
     return text
 
 
@@ -100,7 +100,7 @@ class Limits(BaseModel):
     """Age at which a connection is asked to go, give or take a tenth."""
     age_grace_s: Seconds = 30
     ping_interval_s: Seconds = 10
-    """A ping sooner than this after the last, with nothing sent between, is a strike."""
+    """A ping sooner than this after the last, with no data between, is a strike."""
     ping_strikes_max: Count = 2
 
 

@@ -1,9 +1,9 @@
 """The scalar types configuration is made of.
 
 Scalars are strict: `"5"` is not 5 and `yes` is not true, because a silent conversion is
-how a wrong file comes to serve. What is written in percent is held in basis points, what
-is written as a time is held in seconds since 1970, and both serialize to something that
-reads back as the same value.
+how a wrong file comes to serve. What is written in percent is held in basis points,
+what is written as a time is held in seconds since 1970, and both serialize to something
+that reads back as the same value.
 """
 
 import re
@@ -40,7 +40,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 def _refuse(kind: str, message: str) -> PydanticCustomError:
     # Braces would be read as a template, and a message never needs one.
-    return PydanticCustomError(kind, message)  # type: ignore[arg-type]
+    return PydanticCustomError(kind, message)
 
 
 def _name(value: str) -> str:
@@ -58,7 +58,8 @@ def _scalar(value: Any) -> str | int | bool:
         return value
     if isinstance(value, float):
         raise _refuse(
-            "scalar", "text tests compare bytes: write `eq` for a number with a fraction"
+            "scalar",
+            "text tests compare bytes: write `eq` for a number with a fraction",
         )
     raise _refuse("scalar", "write text, a whole number, true or false")
 
@@ -147,8 +148,6 @@ Texts = Annotated[
     BeforeValidator(as_tuple, json_schema_input_type=str | list[str]),
     Field(min_length=1),
 ]
-Instant = Annotated[
-    float, PlainValidator(_instant, json_schema_input_type=str | float)
-]
+Instant = Annotated[float, PlainValidator(_instant, json_schema_input_type=str | float)]
 Semver = Annotated[Text, AfterValidator(_semver)]
 Range = Annotated[tuple[Number, Number], AfterValidator(_ordered)]

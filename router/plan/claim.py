@@ -1,15 +1,16 @@
 """Who holds which bucket: the one place where a weight becomes buckets.
 
-A route's bucket map is state. Each version of the split except stable *claims* buckets in
-the fixed order of the route's salt, and keeps them in the order in which it claimed them;
-stable holds what nobody claimed. Growth claims more, shrinking returns the last claimed
-first, so a ramp up and down again ends where it began and nobody flips on the way.
+A route's bucket map is state. Each version of the split except stable *claims* buckets
+in the fixed order of the route's salt, and keeps them in the order in which it claimed
+them; stable holds what nobody claimed. Growth claims more, shrinking returns the last
+claimed first, so a ramp up and down again ends where it began and nobody flips on the
+way.
 
 Growth takes buckets that were stable's, and only when those run out one that another
 version gave up in the same edit. A bucket therefore never passes between two candidates
-while stable has one to give. When stable is not in the split there is nobody to hold the
-rest: every version claims, every bucket is owned, and what one version gains another has
-to lose.
+while stable has one to give. When stable is not in the split there is nobody to hold
+the rest: every version claims, every bucket is owned, and what one version gains
+another has to lose.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,8 +25,8 @@ Owned = dict[int, tuple[int, ...]]
 class BucketMap:
     """Which version holds each bucket, and in which order it was claimed.
 
-    `claims` is sorted by version; `rest` is the version that holds the unclaimed buckets,
-    None when every bucket is claimed.
+    `claims` is sorted by version; `rest` is the version that holds the unclaimed
+    buckets, None when every bucket is claimed.
     """
 
     rest: int | None
@@ -66,8 +67,11 @@ def claim(
 
 
 def _owned(previous: BucketMap | None, order: Sequence[int]) -> Owned:
-    """What each version held. The old rest holds its buckets in claim order, as if it had
-    claimed them: it may have become a claimer, because another version became stable."""
+    """What each version held, in the order of claiming.
+
+    The old rest holds its buckets in claim order, as if it had claimed them: it becomes
+    a claimer when another version becomes stable.
+    """
     if previous is None:
         return {}
     owned = dict(previous.claims)

@@ -4,8 +4,8 @@ Pure and deterministic: the same configuration and states give the same plan, by
 byte once encoded. Bucket maps come from `claim.py` and from what was stored; compiling
 again with the states it produced changes nothing.
 
-A route that leads to one version has no bucket map, and leaves the stored one alone: when
-it splits again everyone returns to the version they had.
+A route that leads to one version has no bucket map, and leaves the stored one alone:
+when it splits again everyone returns to the version they had.
 """
 
 from collections.abc import Mapping
@@ -90,9 +90,9 @@ def compile_plan(config: Config, states: States) -> Plan:
 def next_routes(config: Config, states: States) -> tuple[RouteState, ...]:
     """The states that this configuration leads to, one for each route that splits.
 
-    A route is found again by its name; one that was renamed takes up the map of the route
-    it replaces, so that renaming moves nobody. Another salt is another deal: the old map
-    means nothing there.
+    A route is found again by its name; one that was renamed takes up the map of the
+    route it replaces, so that renaming moves nobody. Another salt is another deal: the
+    old map means nothing there.
     """
     stables = {
         model.name: stable_of(model, _served(model, states)) for model in config.models
@@ -109,7 +109,10 @@ def next_routes(config: Config, states: States) -> tuple[RouteState, ...]:
             continue
         name, salt = route_name(route), salt_of(route, config.layers)
         previous = states.routes.get(name) or _adopt(orphans, route, salt)
-        if previous is not None and (previous.model, previous.salt) != (route.model, salt):
+        if previous is not None and (previous.model, previous.salt) != (
+            route.model,
+            salt,
+        ):
             previous = None
         target = {share.version: share.weight for share in route.split}
         buckets = claim(

@@ -1,8 +1,8 @@
 """From the audiences of a configuration to the conditions of a plan.
 
-References are resolved here: a plan's conditions stand alone. Every operator becomes one
-of the table's few tests; `absent` and `not` are negations, one-sided comparisons are
-ranges with an open end.
+References are resolved here: a plan's conditions stand alone. Every operator becomes
+one of the table's few tests; `absent` and `not` are negations, one-sided comparisons
+are ranges with an open end.
 """
 
 from collections.abc import Mapping

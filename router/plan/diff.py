@@ -1,8 +1,8 @@
 """Who moves between two plans, and what each split comes to.
 
-Counted in buckets, which are exact shares of a rule's units. Where the salt changed there
-is no bucket to compare: the deals are independent, and the share that moves is what two
-independent draws disagree on. How many requests a rule sees is not known here.
+Counted in buckets, which are exact shares of a rule's units. Where the salt changed
+there is no bucket to compare: the deals are independent, and the share that moves is
+what two independent draws disagree on. How many requests a rule sees is not known here.
 """
 
 from collections import Counter
@@ -74,7 +74,7 @@ class PlanDiff:
 
 
 def diff_plans(old: Plan | None, new: Plan) -> PlanDiff:
-    """What changes when `new` takes the place of `old`; None when nothing was applied."""
+    """What changes when `new` takes the place of `old` (None: nothing was applied)."""
     before = {model.name: model for model in old.models} if old else {}
     after = {model.name: model for model in new.models}
     models = [_diff_model(before.get(name), after[name]) for name in after]
@@ -87,7 +87,8 @@ def diff_plans(old: Plan | None, new: Plan) -> PlanDiff:
 def _diff_model(old: Model | None, new: Model) -> ModelDiff:
     if old is None:
         rules = tuple(
-            RuleDiff(rule.name, "added", shares=_shares(new, rule)) for rule in new.rules
+            RuleDiff(rule.name, "added", shares=_shares(new, rule))
+            for rule in new.rules
         )
         return ModelDiff(new.name, "added", rules)
     before = {rule.name: rule for rule in old.rules}
@@ -186,7 +187,8 @@ def _shares(model: Model, rule: Rule) -> tuple[ShareLine, ...]:
         asked = Counter({model.variants[rule.variant].version: BUCKET_COUNT})
     else:
         asked = Counter(
-            stable if at == CONTINUE else model.variants[at].version for at in rule.buckets
+            stable if at == CONTINUE else model.variants[at].version
+            for at in rule.buckets
         )
     gets = Counter(_owners(model, rule))
     return tuple(

@@ -1,0 +1,129 @@
+"""An operator's configuration takes effect: claim, store, then hand out the plan.
+
+What changed is stored before anybody may act on the plan, so that a router that dies at
+any moment comes back with every bucket where the last acknowledged apply put it.
+Applying the same configuration again appends nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import ValidationError
+
+from router.clock import Clock
+from router.config.config import Config, config_revision, dump_config
+from router.config.route import route_name
+from router.control.state import (
+    ControlState,
+    config_record,
+    fold,
+    key_record,
+    retired_record,
+    route_record,
+)
+from router.errors import StoreError
+from router.plan.compile import States, compile_plan, next_routes
+from router.plan.plan import MintKey, Plan
+from router.store.log import Conflict, Entry, Record
+from router.store.sqlite import SqliteLog
+
+ATTEMPTS_MAX = 5  # appends that lose to another writer before we give up
+
+Versions = Mapping[str, tuple[int, ...]]
+Entropy = Callable[[int], bytes]
+
+
+class ControlLog(Protocol):
+    """The calls of the control log that applying needs."""
+
+    def append(
+        self, expected_revision: int, records: tuple[Record, ...]
+    ) -> int | Conflict: ...
+
+    def read(self, since: int = 0) -> tuple[Entry, ...]: ...
+
+
+def apply_config(
+    config: Config,
+    versions: Versions,
+    log: ControlLog,
+    actor: str,
+    entropy: Entropy,
+    reason: str = "",
+) -> Plan:
+    """The plan of a configuration, once everything it decides is stored.
+
+    `versions` are those in each model's repository; `entropy` makes secret bytes.
+    """
+    state = fold(log.read())
+    for _ in range(ATTEMPTS_MAX):
+        records = pending_records(config, versions, state, actor, entropy, reason)
+        if records:
+            answer = log.append(state.revision, records)
+            state = fold(log.read(state.revision), state)
+            if isinstance(answer, Conflict):
+                continue
+        return compile_plan(config, state.states(versions))
+    raise StoreError("the control log keeps changing: another router writes to it")
+
+
+def pending_records(
+    config: Config,
+    versions: Versions,
+    state: ControlState,
+    actor: str,
+    entropy: Entropy,
+    reason: str,
+) -> tuple[Record, ...]:
+    """What has to be stored before the configuration may take effect."""
+    routes = next_routes(config, state.states(versions))
+    records = [
+        route_record(route, actor, reason)
+        for route in routes
+        if route != state.routes.get(route.name)
+    ]
+    gone = _gone(config, state)
+    records += [retired_record(name, actor, reason) for name in gone]
+    if not state.keys and any(model.prediction_id for model in config.models):
+        records.append(key_record(MintKey(0, entropy(32)), actor, reason))
+    dumped = dump_config(config)
+    if state.applied != dumped or dict(state.applied_versions) != dict(versions):
+        records.append(
+            config_record(dumped, versions, config_revision(config), actor, reason)
+        )
+    return tuple(records)
+
+
+def _gone(config: Config, state: ControlState) -> list[str]:
+    configured = {route_name(route) for route in config.routes}
+    return [
+        name
+        for name, route in sorted(state.routes.items())
+        if name not in configured and not route.is_retired
+    ]
+
+
+def applied_plan(state: ControlState) -> Plan | None:
+    """The plan that was last applied; None when there is none or it cannot be compiled
+    by this release."""
+    if state.applied is None:
+        return None
+    try:
+        config = Config.model_validate(dict[str, Any](state.applied))
+        return compile_plan(
+            config, States(state.applied_versions, state.routes, state.keys)
+        )
+    except (ValidationError, KeyError):
+        return None
+
+
+def read_state(path: str | Path, clock: Clock) -> ControlState:
+    """What a control log says, without changing it; nothing when there is no file."""
+    if not Path(path).exists():
+        return ControlState()
+    log = SqliteLog(path, clock, is_read_only=True)
+    try:
+        return fold(log.read())
+    finally:
+        log.close()

@@ -1,0 +1,138 @@
+"""Models on disk: Triton's layout, `<repository>/<version>/model.onnx`.
+
+A version is a folder named by a positive integer without leading zeros. Links are
+followed only as far as they stay inside the repository. A file's checksum is taken of
+the very bytes that are handed to the engine, so that nothing can change between the
+check and the load. `config.pbtxt` may lie beside the versions; nothing is read from it.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from router.config.config import Config
+from router.config.model import served_versions
+from router.errors import ModelError
+from router.models.external import external_paths
+from router.models.manifest import Manifest, read_manifest
+
+FILE_NAME = "model.onnx"
+_VERSION = re.compile(r"[1-9][0-9]{0,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """A version on disk: where it is and what is known about it."""
+
+    model: str
+    version: int
+    path: Path
+    manifest: Manifest
+    is_external_data_allowed: bool = False
+
+    def read(self) -> bytes:
+        """The model's bytes, checked against the manifest; ModelError if they fail.
+
+        With external data allowed, the files it names are checked too; the engine then
+        reads them from `path`'s folder.
+        """
+        data = _read(self, self.path)
+        _verify(self, FILE_NAME, data)
+        for name in external_paths(data):
+            if not self.is_external_data_allowed:
+                raise _wrong(
+                    self, "has external data; set allow_external_data: true to allow it"
+                )
+            if name not in self.manifest.files:
+                raise _wrong(self, f"external data '{name}' is not in the manifest")
+            beside = _inside(self.path.parent, self.path.parent / name)
+            if beside is None:
+                raise _wrong(self, f"external data '{name}' is outside its folder")
+            _verify(self, name, _read(self, beside))
+        return data
+
+
+def list_versions(repository: str | Path) -> tuple[int, ...]:
+    """The versions in a repository, in order. ModelError when it cannot be read."""
+    root = Path(repository)
+    try:
+        entries = sorted(root.iterdir())
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise ModelError(
+            root.name, 0, f"cannot read the repository: {reason}"
+        ) from None
+    return tuple(
+        sorted(
+            int(entry.name)
+            for entry in entries
+            if _VERSION.fullmatch(entry.name) and _find(root, int(entry.name))
+        )
+    )
+
+
+def find_version(
+    model: str,
+    repository: str | Path,
+    version: int,
+    is_external_data_allowed: bool = False,
+) -> ModelFile:
+    """One version of a model. ModelError when it is not there."""
+    root = Path(repository)
+    path = _find(root, version)
+    if path is None:
+        raise ModelError(
+            model, version, f"no {version}/{FILE_NAME} inside the model's repository"
+        )
+    manifest = read_manifest(root, version)
+    return ModelFile(model, version, path, manifest, is_external_data_allowed)
+
+
+def find_served(
+    config: Config, versions: Mapping[str, tuple[int, ...]]
+) -> tuple[ModelFile, ...]:
+    """Every version that a configuration serves, given what the repositories hold."""
+    return tuple(
+        find_version(model.name, model.repository, version, model.allow_external_data)
+        for model in config.models
+        for version in served_versions(model, versions[model.name])
+    )
+
+
+def list_models(config: Config) -> dict[str, tuple[int, ...]]:
+    """The versions in each model's repository."""
+    return {model.name: list_versions(model.repository) for model in config.models}
+
+
+def _find(root: Path, version: int) -> Path | None:
+    path = _inside(root, root / str(version) / FILE_NAME)
+    return path if path is not None and path.is_file() else None
+
+
+def _inside(root: Path, path: Path) -> Path | None:
+    """The path with its links resolved, if that is inside the root."""
+    try:
+        resolved = path.resolve(strict=True)
+    except (OSError, RuntimeError):  # missing, or a ring of links
+        return None
+    return resolved if resolved.is_relative_to(root.resolve()) else None
+
+
+def _read(file: ModelFile, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise _wrong(file, f"cannot read {path.name}: {reason}") from None
+
+
+def _verify(file: ModelFile, name: str, data: bytes) -> None:
+    expected = file.manifest.files.get(name)
+    if expected is not None and hashlib.sha256(data).hexdigest() != expected:
+        raise _wrong(file, f"the SHA-256 of {name} is not the manifest's")
+
+
+def _wrong(file: ModelFile, message: str) -> ModelError:
+    return ModelError(file.model, file.version, message)
