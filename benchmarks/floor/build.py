@@ -22,7 +22,8 @@ def build() -> Path:
     PROGRAM.parent.mkdir(parents=True, exist_ok=True)
     partial = PROGRAM.with_suffix(".tmp")
     compiler = os.environ.get("CXX", "g++")
-    command = [compiler, *FLAGS, str(SOURCE), "-o", str(partial), "-lnghttp2", "-pthread"]
+    command = [compiler, *FLAGS, str(SOURCE), "-o", str(partial)]
+    command += ["-lnghttp2", "-pthread"]
     if subprocess.run(command, check=False).returncode:
         sys.exit("the floor does not compile: apt-get install g++ libnghttp2-dev")
     partial.replace(PROGRAM)

@@ -1,0 +1,163 @@
+"""Does publishing a new table under load lose a call or slow the slowest?
+
+One router under a paced load, a quarter of what it can do at 8x8: the tail is about
+publishing, not about a full machine. In every other run the configuration file is
+rewritten with other weights every 100 ms and SIGHUP sent. Figures: microseconds with
+publishing beside without, and tables published a second beside how many were asked for.
+A lost call, a wrong answer, or no new table at all ends the benchmark with an error.
+"""
+
+import itertools
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from benchmarks import h2load, models, servers
+from benchmarks.h2load import Load, Measured
+from benchmarks.models import SMALL
+from benchmarks.pairs import alternate, compare
+from benchmarks.report import Budget, Options, Row, main
+from benchmarks.servers import Server
+
+ONLY = (SMALL,)
+PERIOD_S = 0.1
+LOAD_SHARE = 0.25
+# A p99 needs more calls than a median, and a run has to hold many publishes.
+RUN_LENGTHS = 4
+SETTLE_TIMEOUT_S = 10.0
+TABLES = "router_published_tables_total"
+BUDGETS = {"p99_us": Budget("ratio", 1.25), "tables_per_s": Budget("ratio", 0.9)}
+
+
+class StaleTableError(Exception):
+    """The configuration was changed under load and no new table was published."""
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A run, and the tables a second that were asked for and published during it."""
+
+    measured: Measured
+    asked_per_s: float
+    tables_per_s: float
+
+
+def rows(chosen: Options) -> list[Row]:
+    """p99 and p50 with publishing beside without, and how much was published."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        repository = models.write_models(folder / "models", ONLY)
+        body = models.write_body(SMALL, folder / "body")
+        with servers.router(folder, repository, ONLY, {2: 50, 1: 50}) as router:
+            load, count = _paced(router, body, chosen.seconds)
+            weights = itertools.cycle(range(10, 90))
+
+            def quiet() -> Published:
+                return Published(h2load.run(router, load, count), 0, 0)
+
+            def publishing() -> Published:
+                return published(
+                    router, weights, lambda: h2load.run(router, load, count)
+                )
+
+            runs = alternate({"publishing": publishing, "quiet": quiet}, chosen.rounds)
+            router.check(SMALL)
+    asked = [run.asked_per_s for run in runs["publishing"]]
+    done = [run.tables_per_s for run in runs["publishing"]]
+    return [
+        _latency_row(runs, "p99_us"),
+        _latency_row(runs, "p50_us"),
+        Row(
+            case="small 8x8 paced",
+            figure="tables/s",
+            subject="published",
+            reference="asked",
+            better="higher",
+            compared=compare(done, asked),
+            budget=BUDGETS["tables_per_s"],
+        ),
+    ]
+
+
+def _paced(router: Server, body: Path, seconds: float) -> tuple[Load, int]:
+    full = Load(8, 8, body)
+    calls = h2load.calls_for(router, full, seconds)
+    rate = h2load.run(router, full, calls).rate * LOAD_SHARE
+    count = int(rate * seconds * RUN_LENGTHS / full.connections) * full.connections
+    return replace(full, logged=True, rate=rate), count
+
+
+def _latency_row(runs: dict[str, list[Published]], figure: str) -> Row:
+    values = {
+        name: [getattr(run.measured, figure) for run in runs[name]] for name in runs
+    }
+    return Row(
+        case="small 8x8 paced",
+        figure=figure.replace("_", " "),
+        subject="publishing",
+        reference="quiet",
+        better="lower",
+        compared=compare(values["publishing"], values["quiet"]),
+        budget=BUDGETS.get(figure),
+    )
+
+
+def published(
+    router: Server, weights: Iterator[int], measure: Callable[[], Measured]
+) -> Published:
+    """Measure while other weights are published every period."""
+    finished = threading.Event()
+    asked = 0
+
+    def publish() -> None:
+        nonlocal asked
+        while not finished.wait(PERIOD_S):
+            rewrite(router, next(weights))
+            asked += 1
+
+    before = router.counted(TABLES) or 0
+    publisher = threading.Thread(target=publish, name="publisher")
+    publisher.start()
+    begun = time.monotonic()
+    try:
+        measured = measure()
+    finally:
+        finished.set()
+        publisher.join()
+    took_s = time.monotonic() - begun
+    tables = _await_tables(router, before, asked) - before
+    return Published(measured, asked / took_s, tables / took_s)
+
+
+def rewrite(router: Server, weight: int) -> None:
+    """Give version 2 this many percent, and tell the router."""
+    assert router.config is not None
+    config = yaml.safe_load(router.config.read_text())
+    config["routes"][-1]["split"] = [
+        {"version": 2, "weight": weight},
+        {"version": 1, "weight": 100 - weight},
+    ]
+    servers.write_config(router.config, config)
+    router.process.send_signal(signal.SIGHUP)
+
+
+def _await_tables(router: Server, before: int, asked: int) -> int:
+    # The last one may still be on its way; several signals at once may make one table.
+    give_up = time.monotonic() + SETTLE_TIMEOUT_S
+    while (now := router.counted(TABLES) or 0) < before + asked:
+        if time.monotonic() > give_up:
+            if now == before:
+                raise StaleTableError(f"{asked} changes, no table published")
+            break
+        time.sleep(PERIOD_S)
+    return now
+
+
+if __name__ == "__main__":
+    main("publish", __doc__, rows)

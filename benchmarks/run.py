@@ -1,0 +1,18 @@
+"""Asks every question, one after the other, each with the options given here."""
+
+from benchmarks import large_tensor, publish, report, routing_cost, startup, throughput
+
+QUESTIONS = (throughput, routing_cost, publish, large_tensor, startup)
+
+
+def main() -> None:
+    """Measure everything with the options given."""
+    chosen = report.options(__doc__)
+    for question in QUESTIONS:
+        name = question.__name__.rpartition(".")[2]
+        print(question.__doc__.strip().splitlines()[0], flush=True)
+        report.write(name, question.__doc__, chosen, question.rows(chosen))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""The references have to be right before anything is measured beside them."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient.grpc import service_pb2
+
+from benchmarks import models, servers
+from benchmarks.h2load import Load, run
+from benchmarks.models import MEDIUM, SMALL, TENSOR
+from benchmarks.probe import WrongAnswerError, probe_model
+
+
+def test_the_same_version_is_the_same_model_every_time() -> None:
+    first, again = (models.onnx_of(SMALL, 1).SerializeToString() for _ in range(2))
+    assert first == again
+
+
+@pytest.mark.parametrize("model", [SMALL, MEDIUM, TENSOR])
+def test_versions_answer_differently(model: models.Model) -> None:
+    one, two = (models.expected_answer(model, version) for version in models.VERSIONS)
+    assert one.shape == two.shape
+    assert np.abs(one - two).max() > 1e-3
+
+
+def test_a_body_is_one_prefixed_message(tmp_path: Path) -> None:
+    body = models.write_body(TENSOR, tmp_path / "body").read_bytes()
+    compressed, size = struct.unpack(">BI", body[:5])
+    request = service_pb2.ModelInferRequest.FromString(body[5:])
+    assert (compressed, size) == (0, len(body) - 5)
+    assert request.model_version == ""
+    assert len(request.raw_input_contents[0]) == 600_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [SMALL, TENSOR])
+def test_the_floor_echoes_every_call(tmp_path: Path, model: models.Model) -> None:
+    body = models.write_body(model, tmp_path / "body")
+    with servers.floor(tmp_path, (model,)) as floor:
+        measured = run(floor, Load(4, 4, body, logged=True), 400)
+        floor.check(model)
+    assert measured.p50_us <= measured.p99_us <= measured.p999_us
+
+
+@pytest.mark.slow
+def test_the_python_server_answers_every_call_rightly(tmp_path: Path) -> None:
+    repository = models.write_models(tmp_path / "models", (SMALL,))
+    body = models.write_body(SMALL, tmp_path / "body")
+    with servers.python_server(tmp_path, repository, (SMALL,)) as grpcio:
+        run(grpcio, Load(2, 2, body), 40)
+        grpcio.check(SMALL)
+
+
+@pytest.mark.slow
+def test_a_wrong_answer_is_noticed(tmp_path: Path) -> None:
+    with servers.floor(tmp_path, (SMALL,)) as floor, pytest.raises(WrongAnswerError):
+        probe_model(floor.port, SMALL)
