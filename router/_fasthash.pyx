@@ -28,7 +28,8 @@ from router._fasthash_values cimport (
     parse_time,
 )
 
-from router._fasthash_py import Decision, revision_of
+from router._fasthash_bytes import revision_of
+from router._fasthash_py import Decision
 from router.errors import TableError
 
 

@@ -16,9 +16,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from enum import IntEnum
-from hashlib import sha256
 
-BUCKET_COUNT = 10_000
+from router._fasthash_bytes import (
+    ACCEPT,
+    BUCKET_COUNT,
+    CONTINUE,
+    REJECT,
+    Attribute,
+    Model,
+    Node,
+    Rule,
+    read_models,
+    revision_of,
+)
+
 CERTAIN_BP = 10_000  # the propensity of a variant that nothing else could have been
 VALUE_LENGTH_MAX = 64  # bytes; a longer value is neither a number nor a time
 
@@ -244,68 +255,7 @@ def order_semver(left: bytes, right: bytes) -> int | None:
     return (a > b) - (a < b)
 
 
-# -- the table as values --------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Attribute:
-    """A value that rules read; `is_unit` when it is the unit key itself."""
-
-    name: str
-    is_unit: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """One test of a program and where to go after it."""
-
-    attribute: Attribute
-    op: int
-    operands: tuple[bytes, ...]  # of a REGEX: its pattern
-    low: float
-    high: float
-    flags: int
-    yes: int
-    no: int
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One option of a model."""
-
-    name: str
-    version: int
-    is_disabled: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """Who matches (`program`, empty: everyone) and what they get."""
-
-    name: str
-    index: int
-    seed: int
-    program: tuple[Node, ...]
-    buckets: bytes | None  # None: `variant` for everyone
-    shares: tuple[int, ...]
-    variant: int
-    reason: int
-    cell_first: int
-    rollout_revision: int
-
-
-@dataclass(frozen=True, slots=True)
-class Model:
-    """One model: its variants, and its rules in order of precedence."""
-
-    name: str
-    variants: tuple[Variant, ...]
-    rules: tuple[Rule, ...]
-    stable: int
-    cell_static: int
-    cell_default: int
-    on_missing: int
-    pins: int
+# -- the table and what is asked of it -----------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,124 +327,9 @@ class Table:
         return decide(self.models[model], request)
 
 
-# -- reading the bytes: the layout is _fasthash.h's -----------------------------------
-
-_HEADER = struct.Struct("<IIQQ22III")
-_MODEL = struct.Struct("<2I8I4I2d4I5B3x2I")
-_VARIANT = struct.Struct("<2II2H2I")
-_ATTRIBUTE = struct.Struct("<2III4x")
-_RULE = struct.Struct("<2IQ6IBB6x")
-_NODE = struct.Struct("<BBHHHIIdd")
-_TEXT = struct.Struct("<II")
-_NONE = 0xFFFFFFFF
-_CONTINUE = 0xFF
-_ACCEPT, _REJECT = 0xFFFF, 0xFFFE
-_UNIT_ATTRIBUTE = 1
-_DISABLED = 1
-
-
-def revision_of(data: bytes) -> int:
-    """The revision these bytes must carry: a hash of all of them but the revision."""
-    digest = sha256(data[:16] + bytes(8) + data[24:]).digest()
-    return int.from_bytes(digest[:8], "little")
-
-
-class _Reader:
-    """The bytes of a table and the sections its header names."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        _, _, _, self.revision, *pairs = _HEADER.unpack_from(data)
-        sections = list(zip(pairs[0:22:2], pairs[1:22:2], strict=True))
-        self.models, self.variants, self.attributes, _, self.rules = sections[:5]
-        self.nodes, self.operands, self.regexes, self.maps, self.shares = sections[5:10]
-
-    def text(self, offset: int, length: int) -> bytes:
-        return self.data[offset : offset + length]
-
-    def texts(
-        self, section: tuple[int, int], first: int, count: int
-    ) -> tuple[bytes, ...]:
-        start = section[0] + first * _TEXT.size
-        pairs = _TEXT.iter_unpack(self.data[start : start + count * _TEXT.size])
-        return tuple(self.text(*pair) for pair in pairs)
-
-    def variant(self, index: int) -> Variant:
-        at = self.variants[0] + index * _VARIANT.size
-        offset, length, version, _, flags, _, _ = _VARIANT.unpack_from(self.data, at)
-        name = self.text(offset, length).decode()
-        return Variant(name, version, bool(flags & _DISABLED))
-
-    def attribute(self, index: int) -> Attribute:
-        at = self.attributes[0] + index * _ATTRIBUTE.size
-        offset, length, source = _ATTRIBUTE.unpack_from(self.data, at)
-        return Attribute(self.text(offset, length).decode(), source == _UNIT_ATTRIBUTE)
-
-    def node(self, index: int, attributes: tuple[Attribute, ...]) -> Node:
-        at = self.nodes[0] + index * _NODE.size
-        op, flags, attribute, yes, no, first, count, low, high = _NODE.unpack_from(
-            self.data, at
-        )
-        section = self.regexes if op == Op.REGEX else self.operands
-        operands = self.texts(section, first, count)
-        return Node(attributes[attribute], op, operands, low, high, flags, yes, no)
-
-    def rule(
-        self, index: int, attributes: tuple[Attribute, ...], variant_count: int
-    ) -> Rule:
-        at = self.rules[0] + index * _RULE.size
-        (offset, length, seed, node_first, node_count, map_index, share_first) = (
-            _RULE.unpack_from(self.data, at)[:7]
-        )
-        cell_first, rollout_revision, variant, reason = _RULE.unpack_from(
-            self.data, at
-        )[7:]
-        buckets, shares = None, ()
-        if map_index != _NONE:
-            buckets = self.text(self.maps[0] + map_index * BUCKET_COUNT, BUCKET_COUNT)
-            shares = struct.unpack_from(
-                f"<{variant_count}H", self.data, self.shares[0] + share_first * 2
-            )
-        program = tuple(self.node(node_first + i, attributes) for i in range(node_count))
-        return Rule(
-            name=self.text(offset, length).decode(),
-            index=index,
-            seed=seed,
-            program=program,
-            buckets=buckets,
-            shares=shares,
-            variant=variant,
-            reason=reason,
-            cell_first=cell_first,
-            rollout_revision=rollout_revision,
-        )
-
-    def model(self, index: int) -> Model:
-        at = self.models[0] + index * _MODEL.size
-        field = _MODEL.unpack_from(self.data, at)
-        variant_first, variant_count, attribute_first, attribute_count = field[2:6]
-        rule_first, rule_count = field[6:8]
-        attributes = tuple(self.attribute(attribute_first + i) for i in range(attribute_count))
-        return Model(
-            name=self.text(*field[:2]).decode(),
-            variants=tuple(self.variant(variant_first + i) for i in range(variant_count)),
-            rules=tuple(
-                self.rule(rule_first + i, attributes, variant_count)
-                for i in range(rule_count)
-            ),
-            stable=field[17],
-            cell_static=field[18],
-            cell_default=field[19],
-            on_missing=field[20],
-            pins=field[21],
-        )
-
-
 def read_table(data: bytes) -> Table:
-    """The values in the bytes of a table that `check` has accepted."""
-    reader = _Reader(data)
-    models = [reader.model(index) for index in range(reader.models[1])]
-    return Table(reader.revision, {model.name: model for model in models})
+    """The table in bytes that the kernel's `check` has accepted."""
+    return Table(revision_of(data), read_models(data))
 
 
 # -- tests ----------------------------------------------------------------------------
@@ -563,13 +398,13 @@ def passes(node: Node, value: Value | None, regex: Regex | None) -> bool:
 def ask(rule: Rule, request: Request) -> tuple[bool, tuple[TestAsked, ...]]:
     """Whether the rule's program accepts, and the tests that decided it."""
     asked = []
-    at = 0 if rule.program else _ACCEPT
-    while at < _REJECT:
+    at = 0 if rule.program else ACCEPT
+    while at < REJECT:
         node = rule.program[at]
         value = _value(node.attribute, request)
         asked.append(TestAsked(node, value, passes(node, value, request.regex)))
         at = node.yes if asked[-1].has_passed else node.no
-    return at == _ACCEPT, tuple(asked)
+    return at == ACCEPT, tuple(asked)
 
 
 # -- decision -------------------------------------------------------------------------
@@ -642,7 +477,7 @@ def try_rule(rule: Rule, request: Request) -> RuleTried:
         return RuleTried(rule, tests, True, None, rule.variant)
     drawn = bucket_of(digest_of(rule, request))
     claimed = rule.buckets[drawn]
-    return RuleTried(rule, tests, True, drawn, None if claimed == _CONTINUE else claimed)
+    return RuleTried(rule, tests, True, drawn, None if claimed == CONTINUE else claimed)
 
 
 def decide(model: Model, request: Request) -> tuple[Decision, tuple[RuleTried, ...]]:
