@@ -25,10 +25,9 @@ struct Param {
 
 // Scratch of read_infer: what it must remember of an input until all of it is known.
 struct PendingInput {
-  ByteView message;          // the InferInputTensor itself
   std::string_view datatype;
+  size_t typed_start = 0;    // where in `typed` its contents are, in the width of the wire
   uint64_t typed_count = 0;  // elements in `contents`
-  uint64_t typed_bytes = 0;  // and the bytes of those in bytes_contents
   uint32_t typed_fields = 0; // bit n: `contents` has elements in field n
   bool has_contents = false;
 };

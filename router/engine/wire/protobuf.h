@@ -14,7 +14,9 @@
 
 namespace router::protobuf {
 
-enum WireType : uint32_t { kVarint = 0, kFixed64 = 1, kBytes = 2, kGroup = 3, kEndGroup = 4, kFixed32 = 5 };
+enum WireType : uint32_t {
+  kVarint = 0, kFixed64 = 1, kBytes = 2, kGroup = 3, kEndGroup = 4, kFixed32 = 5
+};
 
 // What precedes a field: its number and how its value is written.
 constexpr uint32_t tag_of(uint32_t field, WireType type) { return field << 3 | type; }
@@ -101,39 +103,38 @@ inline bool skip_field(Cursor* in, uint32_t tag, int depth = 0) {
   return false;
 }
 
-// Unicode 3.9, table 3-7: no overlong forms, no surrogates, nothing above U+10FFFF.
+// Calls on_field(cursor, tag) for each field of a message; false as soon as it says so.
+template <typename OnField>
+bool each_field(ByteView message, OnField on_field) {
+  uint32_t tag;
+  for (Cursor in(message); !in.done();)
+    if (!read_tag(&in, &tag) || !on_field(&in, tag)) return false;
+  return true;
+}
+
+// No overlong forms, no surrogates, nothing above U+10FFFF.
 inline bool is_utf8(std::string_view text) {
+  constexpr uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};  // by length
   const uint8_t* at = reinterpret_cast<const uint8_t*>(text.data());
-  const uint8_t* end = at + text.size();
-  auto continues = [](uint8_t byte) { return (byte & 0xC0) == 0x80; };
-  while (at != end) {
-    if (end - at >= 8) {
-      uint64_t word;
-      std::memcpy(&word, at, 8);
-      if ((word & 0x8080808080808080) == 0) {
-        at += 8;
-        continue;
+  for (size_t left = text.size(); left != 0;) {
+    uint64_t word = 0x80;
+    if (left >= 8) std::memcpy(&word, at, 8);
+    size_t size = 8;
+    if ((word & 0x8080808080808080) != 0 && *at < 0x80) {
+      size = 1;
+    } else if ((word & 0x8080808080808080) != 0) {
+      size = *at >= 0xF0 ? 4 : *at >= 0xE0 ? 3 : 2;
+      if (*at < 0xC0 || *at >= 0xF8 || size > left) return false;
+      uint32_t point = *at & (0x7Fu >> size);
+      for (size_t i = 1; i < size; ++i) {
+        if ((at[i] & 0xC0) != 0x80) return false;
+        point = point << 6 | (at[i] & 0x3F);
       }
+      bool is_surrogate = point >= 0xD800 && point < 0xE000;
+      if (point < kSmallest[size] || point > 0x10FFFF || is_surrogate) return false;
     }
-    uint8_t lead = *at;
-    size_t left = static_cast<size_t>(end - at);
-    if (lead < 0x80) {
-      at += 1;
-    } else if (lead >= 0xC2 && lead < 0xE0) {
-      if (left < 2 || !continues(at[1])) return false;
-      at += 2;
-    } else if ((lead & 0xF0) == 0xE0) {
-      if (left < 3 || !continues(at[1]) || !continues(at[2])) return false;
-      if ((lead == 0xE0 && at[1] < 0xA0) || (lead == 0xED && at[1] >= 0xA0)) return false;
-      at += 3;
-    } else if (lead >= 0xF0 && lead < 0xF5) {
-      if (left < 4 || !continues(at[1]) || !continues(at[2]) || !continues(at[3]))
-        return false;
-      if ((lead == 0xF0 && at[1] < 0x90) || (lead == 0xF4 && at[1] >= 0x90)) return false;
-      at += 4;
-    } else {
-      return false;
-    }
+    at += size;
+    left -= size;
   }
   return true;
 }

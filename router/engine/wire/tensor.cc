@@ -4,7 +4,7 @@ namespace router {
 namespace {
 
 struct TypeRow {
-  const char* name;
+  char name[8];  // padded with zeros: finding one is comparing integers
   uint32_t size;
 };
 // In the order of DataType.
@@ -13,16 +13,9 @@ constexpr TypeRow kTypes[] = {
     {"UINT64", 8},  {"INT8", 1},  {"INT16", 2}, {"INT32", 4},  {"INT64", 8},
     {"FP16", 2},    {"BF16", 2},  {"FP32", 4},  {"FP64", 8},   {"BYTES", 0},
 };
-static_assert(sizeof kTypes / sizeof kTypes[0] == static_cast<size_t>(DataType::bytes) + 1,
+constexpr unsigned kTypeCount = sizeof kTypes / sizeof kTypes[0];
+static_assert(kTypeCount == static_cast<size_t>(DataType::bytes) + 1,
               "every datatype has a row");
-
-// A name of up to eight characters as one integer, so that finding it is a switch.
-constexpr uint64_t packed(std::string_view name) {
-  uint64_t value = 0;
-  for (size_t i = 0; i < name.size(); ++i)
-    value |= static_cast<uint64_t>(static_cast<uint8_t>(name[i])) << (8 * i);
-  return value;
-}
 
 }  // namespace
 
@@ -33,24 +26,13 @@ const char* datatype_name(DataType type) {
 uint32_t datatype_size(DataType type) { return kTypes[static_cast<unsigned>(type)].size; }
 
 DataType datatype_from_name(std::string_view name) {
-  if (name.size() > 8) return DataType::invalid;
-  switch (packed(name)) {
-    case packed("BOOL"): return DataType::boolean;
-    case packed("UINT8"): return DataType::uint8;
-    case packed("UINT16"): return DataType::uint16;
-    case packed("UINT32"): return DataType::uint32;
-    case packed("UINT64"): return DataType::uint64;
-    case packed("INT8"): return DataType::int8;
-    case packed("INT16"): return DataType::int16;
-    case packed("INT32"): return DataType::int32;
-    case packed("INT64"): return DataType::int64;
-    case packed("FP16"): return DataType::fp16;
-    case packed("BF16"): return DataType::bf16;
-    case packed("FP32"): return DataType::fp32;
-    case packed("FP64"): return DataType::fp64;
-    case packed("BYTES"): return DataType::bytes;
-    default: return DataType::invalid;
-  }
+  if (name.empty() || name.size() >= sizeof TypeRow::name) return DataType::invalid;
+  char padded[sizeof TypeRow::name] = {};
+  std::memcpy(padded, name.data(), name.size());
+  for (unsigned i = 1; i < kTypeCount; ++i)
+    if (std::memcmp(kTypes[i].name, padded, sizeof padded) == 0)
+      return static_cast<DataType>(i);
+  return DataType::invalid;
 }
 
 bool Shape::operator==(const Shape& other) const {
