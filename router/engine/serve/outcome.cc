@@ -1,4 +1,5 @@
 // How calls and exchanges end: answers, refusals, what is counted, and what is reused.
+#include "engine.h"
 #include "serve/loop.h"
 
 namespace router {
@@ -121,6 +122,9 @@ void Loop::finish_exchange(Exchange* exchange, const Status& status) {
   if (exchange->kind == ExchangeKind::method) {
     method_codes_[exchange->method][static_cast<unsigned>(status.code())].add(1);
     method_exchanges_.erase(exchange->id);
+    if (core_->methods.info(exchange->method).is_streaming) {
+      core_->methods.push({exchange->id, exchange->method, ENGINE_EVENT_CANCELLED, {}, {}});
+    }
   }
   if (exchange->local != nullptr) return finish_local(exchange, trailers, {});
   if (exchange->stream == nullptr) return;

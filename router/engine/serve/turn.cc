@@ -204,9 +204,10 @@ void Loop::on_closed(Exchange* exchange, bool by_peer) {
   }
   exchange->is_finished = true;
   exchange->body = BodyRef();
+  if (exchange->calls.empty()) return release_exchange(exchange);
+  // The last call to be released releases the exchange.
   const std::vector<Call*> calls = exchange->calls;
   for (Call* call : calls) cancel_call(call);
-  if (exchange->calls.empty()) release_exchange(exchange);
 }
 
 void Loop::on_method_message(Exchange* exchange, BodyRef body) {
@@ -367,6 +368,7 @@ Status Loop::route_call(Call* call) {
     // Taken out: stable answers at once, and the request stays the candidate's.
     cells->skipped.add(1);
     cells->fallbacks.add(1);
+    call->has_fallback = true;
     return start_attempt(call, 0, stable);
   }
   return start_attempt(call, 0, call->assigned);
@@ -460,6 +462,11 @@ void Loop::place_batch(LoopVariant* variant, uint32_t model, Batch* batch) {
     waiting += call->is_answered ? 0 : 1;
   }
   batch->waiting.store(waiting, std::memory_order_relaxed);
+  batch->started_ns = batch->finished_ns = 0;
+  if (waiting == 0) {
+    for (Attempt* attempt : batch->attempts) attempt->status = fail(Situation::cancelled, "");
+    return finish_batch(batch);
+  }
   if (may_run_here(*table, model, *batch)) {
     counters_.loop_runs.add(1);
     batch->submitted_ns = batch->started_ns = monotonic_ns();
@@ -482,7 +489,6 @@ void Loop::place_batch(LoopVariant* variant, uint32_t model, Batch* batch) {
   for (Attempt* attempt : batch->attempts) {
     attempt->status = fail(Situation::overload, "the queue of the model is full");
   }
-  batch->started_ns = batch->finished_ns = 0;
   finish_batch(batch);
 }
 
@@ -569,7 +575,7 @@ void Loop::start_fallback(Call* call) {
   const fh_model& model = call->table->live->view.models[call->model];
   const Status status = start_attempt(call, 1, model.variant_first + model.stable);
   if (!status.ok() && !call->is_out_at_all()) return refuse(call, status);
-  call->table->variants[call->assigned].cells->fallbacks.add(1);
+  if (status.ok()) call->table->variants[call->assigned].cells->fallbacks.add(1);
   arm_timer(call);
 }
 
