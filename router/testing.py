@@ -338,8 +338,12 @@ class Server:
         name = "router_config_last_reload_success_timestamp_seconds"
         before = self.metric(name)
         self.write(config)
-        os.kill(self.pid, signal.SIGHUP)
+        self.hang_up()
         wait_until(lambda: self.metric(name) > before, f"reload\n{self.tail()}")
+
+    def hang_up(self) -> None:
+        """SIGHUP: look at the file again."""
+        os.kill(self.pid, signal.SIGHUP)
 
     def stop(self, timeout_s: float = 20.0) -> int:
         """SIGTERM and wait; the exit code."""
@@ -418,10 +422,12 @@ class Answer:
 class Caller:
     """A grpcio client of the inference service: arrays in, an `Answer` out."""
 
-    def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address)
+    def __init__(self, address: str, options: Sequence[tuple[str, int]] = ()) -> None:
+        # Its own subchannel pool: two callers are two connections.
+        alone = ("grpc.use_local_subchannel_pool", 1)
+        self.channel = grpc.insecure_channel(address, options=[alone, *options])
         self._request = messages()("ModelInferRequest")
-        self._infer: Callable[..., Any] = self.channel.unary_unary(
+        self._infer: Any = self.channel.unary_unary(
             "/inference.GRPCInferenceService/ModelInfer",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=messages()("ModelInferResponse").FromString,
@@ -468,6 +474,25 @@ class Caller:
              for o, raw in zip(reply.outputs, reply.raw_output_contents, strict=True)
              if o.datatype == "FP32"},
         )  # fmt: skip
+
+    def versions(
+        self,
+        model: str,
+        inputs: Mapping[str, NDArray[np.float32]],
+        units: Sequence[str],
+    ) -> dict[str, int]:
+        """The version that answers each unit, many calls in flight at a time."""
+        request = self.request(model, inputs)
+        answers: dict[str, int] = {}
+        for start in range(0, len(units), 64):
+            calls = {
+                unit: self._infer.future(
+                    request, metadata=(("x-user-id", unit),), timeout=30
+                )
+                for unit in units[start : start + 64]
+            }
+            answers |= {u: int(c.result().model_version) for u, c in calls.items()}
+        return answers
 
     def close(self) -> None:
         self.channel.close()
