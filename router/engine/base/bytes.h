@@ -4,6 +4,7 @@
 // Other threads (executors) may read its bytes while the loop keeps a reference for them.
 #pragma once
 
+#include <atomic>
 #include <cassert>
 #include <cstddef>
 #include <cstdint>
@@ -98,8 +99,18 @@ class Buffer {
 // One received message, shared by everything that needs it. `charged` bytes are counted
 // against the engine's body budget until the last reference goes.
 struct Body {
+  Body() = default;
+  Body(const Body&) = delete;
+  Body& operator=(const Body&) = delete;
+  ~Body() {
+    if (budget != nullptr) budget->fetch_sub(charged, std::memory_order_relaxed);
+  }
+
   Buffer bytes;
   uint32_t references = 1;
+  // The gauge these bytes are charged to, and how many: it outlives every body.
+  std::atomic<uint64_t>* budget = nullptr;
+  uint64_t charged = 0;
 };
 
 class BodyRef {

@@ -16,6 +16,8 @@
 
 #include "base/bytes.h"
 #include "base/status.h"
+#include "wire/flood.h"
+#include "wire/grpc.h"
 
 namespace router {
 
@@ -36,17 +38,9 @@ struct BodyBudget {
   std::atomic<uint64_t> used{0};
 };
 
-// Why the peer was punished or refused, for metrics: one counter per kind of abuse.
-enum class Abuse : uint8_t {
-  ping_flood, settings_flood, empty_data, priority_flood, window_flood, reset_flood,
-  header_size, header_count, unknown_frames, protocol, slow_message, count
-};
-
 struct HeaderField {
   std::string_view name, value;  // into the stream's header bytes
 };
-
-enum class Encoding : uint8_t { identity, gzip, deflate };
 
 class GrpcConn;
 
@@ -106,6 +100,11 @@ class GrpcConn {
   // The peer's socket is gone: a `closed` event (by_peer) for every open stream.
   void abandon(std::vector<Event>* events);
 
+  // Moves the events that arose while writing (`closed`, `drained`) into `events`: call it
+  // after `output`. `receive`, `expire_slow` and `abandon` bring them too.
+  bool has_events() const;
+  void take_events(std::vector<Event>* events);
+
   // Frees a stream whose `closed` event has been handled.
   void forget(Stream* stream);
 
@@ -139,11 +138,5 @@ class GrpcConn {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
-
-// grpc-timeout ("250m") to nanoseconds; -1 when it is not one. At most 8 digits.
-int64_t parse_grpc_timeout(std::string_view text);
-// Percent-encodes a status message as the gRPC protocol wants it.
-void append_percent_encoded(Buffer* out, std::string_view message);
-const char* abuse_name(Abuse kind);
 
 }  // namespace router
