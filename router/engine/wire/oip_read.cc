@@ -126,9 +126,9 @@ bool read_dimension(Cursor* in, Shape* shape) {
 bool read_dimensions(Cursor* from, Shape* shape) {
   ByteView packed;
   if (!read_bytes(from, &packed)) return false;
-  Cursor in(packed);
-  while (!in.done() && read_dimension(&in, shape)) {}
-  return in.done();
+  for (Cursor in(packed); !in.done();)
+    if (!read_dimension(&in, shape)) return false;
+  return true;
 }
 
 // Stores a run of varints, each as a T; false when it does not end with the run. There is

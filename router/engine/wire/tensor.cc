@@ -26,7 +26,9 @@ const char* datatype_name(DataType type) {
 uint32_t datatype_size(DataType type) { return kTypes[static_cast<unsigned>(type)].size; }
 
 DataType datatype_from_name(std::string_view name) {
-  if (name.empty() || name.size() >= sizeof TypeRow::name) return DataType::invalid;
+  // A zero at its end would hide in the padding.
+  if (name.empty() || name.size() >= sizeof TypeRow::name || name.back() == 0)
+    return DataType::invalid;
   char padded[sizeof TypeRow::name] = {};
   std::memcpy(padded, name.data(), name.size());
   for (unsigned i = 1; i < kTypeCount; ++i)
