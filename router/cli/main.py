@@ -1,0 +1,182 @@
+"""The command line.
+
+Every command says here what it takes, and imports what it needs when it is called:
+`router version` should not pay for a web library. Exit codes are for scripts: 0 is done
+(for `plan`: nothing would change), 1 an error, 2 `plan` found changes, 64 a command
+that was not understood. Errors go to standard error, one a line, `file:line: path:
+message`.
+"""
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import click
+
+from router.errors import RouterError
+
+EXIT_OK, EXIT_ERROR, EXIT_CHANGES, EXIT_USAGE = 0, 1, 2, 64
+
+FILE = click.argument("file", type=click.Path(dir_okay=False))
+STATE = click.option(
+    "--state", metavar="PATH", help="Control log; the file's server.state if left out."
+)
+OUTPUT = click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text"
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def router() -> None:
+    """A gRPC inference router: every version of a model, and who gets which.
+
+    Exit codes: 0 done, 1 error, 2 changes found (plan), 64 wrong usage.
+    """
+
+
+@router.command()
+@FILE
+def serve(file: str) -> int:
+    """Serve the models of FILE until told to stop."""
+    from router.app import serve as run
+
+    return run(file) or EXIT_OK
+
+
+@router.command()
+@FILE
+@click.option("--no-models", is_flag=True, help="Do not look into repositories.")
+def validate(file: str, no_models: bool) -> int:
+    """Check FILE and report every problem in it."""
+    from router.cli.show import show_valid
+    from router.lab.preview import read_file
+
+    show_valid(file, read_file(file, has_models=not no_models))
+    return EXIT_OK
+
+
+@router.command()
+@FILE
+@STATE
+@OUTPUT
+def plan(file: str, state: str | None, output: str) -> int:
+    """Show who would move if FILE took effect. Exits with 2 when anything changes."""
+    from router.cli.show import show_diff, show_json
+    from router.lab.preview import diff_file
+
+    found = diff_file(file, state)
+    if output == "json":
+        show_json(found)
+    else:
+        show_diff(found)
+    return EXIT_CHANGES if found.has_changes else EXIT_OK
+
+
+@router.command()
+@FILE
+@STATE
+@OUTPUT
+@click.option("--model", help="Needed when FILE has several.")
+@click.option("--unit", help="Unit key; without one each request draws its own.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Attribute.")
+@click.option("--pin", type=int, metavar="VERSION", help="Version the request names.")
+def explain(file: str, state: str | None, output: str, **asked: Any) -> int:
+    """Say which version a request would get, and why."""
+    from router.cli.show import show_explanation, show_json
+    from router.lab.preview import explain_request
+
+    found = explain_request(
+        file,
+        model=asked["model"],
+        unit=asked["unit"],
+        attributes=dict(_pair(text) for text in asked["pairs"]),
+        pin=asked["pin"],
+        state_path=state,
+    )
+    if output == "json":
+        show_json(found)
+    else:
+        show_explanation(found)
+    return EXIT_OK
+
+
+@router.command()
+def schema() -> int:
+    """Print the JSON Schema of the configuration."""
+    from router.cli.show import show_json
+    from router.config.config import config_schema
+
+    show_json(config_schema())
+    return EXIT_OK
+
+
+@router.command("version")
+def print_version() -> int:
+    """Print the version of the router."""
+    try:
+        click.echo(version("inference-router"))
+    except PackageNotFoundError:
+        click.echo("unknown: not installed as a package")
+    return EXIT_OK
+
+
+@router.command()
+@click.argument("target")
+@click.argument("model")
+@click.option(
+    "--input", "inputs", multiple=True, required=True, metavar="NAME=VALUES",
+    help="Comma-separated values of one row, or JSON. Repeat for more inputs.",
+)  # fmt: skip
+@click.option("--unit", help="Unit key.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Parameter.")
+@click.option("--pin", type=int, metavar="VERSION", help="Version to ask for.")
+@click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds.")
+@OUTPUT
+def predict(target: str, model: str, output: str, **asked: Any) -> int:
+    """Ask the server at TARGET (host:port or unix:path) for one prediction of MODEL."""
+    from router.cli.show import show_json, show_prediction
+    from router.client.infer import Question
+    from router.client.infer import predict as ask
+
+    question = Question(
+        model=model,
+        inputs=tuple(_pair(text) for text in asked["inputs"]),
+        unit=asked["unit"],
+        parameters=tuple(_pair(text) for text in asked["pairs"]),
+        version=asked["pin"],
+    )
+    answer = ask(target, question, asked["timeout"])
+    if output == "json":
+        show_json(answer)
+    else:
+        show_prediction(answer)
+    return EXIT_OK
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise click.UsageError(f"'{text}' is not KEY=VALUE")
+    return key, value
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run a command and exit with its code."""
+    sys.exit(_guarded(lambda: router.main(arguments, "router", standalone_mode=False)))
+
+
+def _guarded(call: Callable[[], Any]) -> int:
+    try:
+        return int(call() or EXIT_OK)
+    except click.UsageError as error:
+        error.show()
+        return EXIT_USAGE
+    except RouterError as error:
+        click.echo(str(error), err=True)
+        return EXIT_ERROR
+    except (click.Abort, KeyboardInterrupt):
+        return 130  # 128 + SIGINT, as shells count
+    except BrokenPipeError:
+        sys.stderr.close()  # or the interpreter complains once more while it exits
+        return EXIT_ERROR
