@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,11 +25,13 @@ struct TensorSpec {
   std::string name;
   DataType type = DataType::invalid;
   Shape shape;            // -1: any size
+  bool has_shape = true;  // false: the model does not say, any rank and size passes
   bool is_served = true;  // false: sequence or map output, hidden and never requested
 };
 
 struct Signature {
   std::vector<TensorSpec> inputs, outputs;  // outputs: served ones only
+  bool may_batch = false;                   // the version's; lets `bind` count rows
 };
 
 enum class Batching : uint8_t { off, automatic, sizes };
@@ -66,6 +69,7 @@ class ResultRef {
   }
   ~ResultRef();
   static ResultRef share(const ResultRef& other);
+  RunResult* get() const { return result_; }
 
  private:
   RunResult* result_ = nullptr;
@@ -78,7 +82,8 @@ struct Attempt {
   Binding binding;
   int64_t deadline_ns = INT64_MAX;
   void* owner = nullptr;
-  // Results, final when the batch is done. `outputs` point into `result`.
+  // Results, final when the batch is done. `outputs` point into `result` and, for their
+  // names, into the version's signature.
   Status status;
   std::vector<TensorView> outputs;
   ResultRef result;
@@ -102,7 +107,8 @@ struct Batch {
 
 struct VersionCounters {
   std::atomic<uint64_t> runs{0}, rows{0}, run_ns{0}, cpu_ns{0}, failures{0},
-      terminated{0}, overruns{0};
+      terminated{0}, overruns{0},
+      splits{0};  // batches run again attempt by attempt
 };
 
 class Version {
@@ -110,7 +116,9 @@ class Version {
   virtual ~Version() = default;  // the kinds are private to run/; see version.cc
 
   // Runs the batch on the calling thread and fills every attempt's status, outputs and
-  // result. Never throws. `slot` is the calling thread's, for termination.
+  // result. Never throws. `slot` is the calling thread's, for termination. Also fills the
+  // batch's times, counts, and calls `observe`: callers do none of that. All times are
+  // CLOCK_MONOTONIC nanoseconds.
   virtual void run(Batch* batch, class RunSlot* slot) = 0;
 
   std::string model;
@@ -125,6 +133,7 @@ class Version {
   bool may_batch = false;        // rows proved independent, or sizes were given
   std::vector<uint32_t> batch_sizes;   // empty: any number of rows
   uint32_t rows_max = 0;         // rows a batch may have; 0: no limit given
+  bool is_loaded = false;        // the probe is over
   bool may_run_on_loop = false;  // CPU, probe succeeded, no queue delay
   VersionCounters counters;
 
@@ -133,14 +142,30 @@ class Version {
   // Feeds the averages; a run of ten times its prediction (and over 1 ms) ends
   // `is_proved` for good.
   void observe(uint64_t rows, int64_t run_ns);
+  void forget_averages();
   // Probe succeeded, at least kProofRuns runs, never overran.
   bool is_proved() const;
+
+  // A batch of more rows than one attempt's came back with the wrong number of rows: no
+  // attempts are joined any more. Read relaxed: late news costs only another re-run.
+  std::atomic<bool> has_mixed_rows{false};
+
+  // The last failure in the runtime's words, for operators; kept at most once a second.
+  void note_failure(const std::string& detail);
+  std::string last_error() const;
+
+  // How many coming runs are measured in CPU time too. A run that looks like an overrun may
+  // only have waited for a core, so the first one arms this and the next one decides.
+  std::atomic<uint32_t> measured_runs_left{0};
 
   static constexpr uint64_t kProofRuns = 1000;
 
  private:
   std::atomic<int64_t> average_ns_[24]{};
   std::atomic<bool> has_overrun_{false};
+  mutable std::mutex error_mutex_;
+  std::string last_error_;
+  int64_t error_ns_ = 0;
 };
 
 // A thread that runs batches has one slot; the watchdog and loops terminate through it.
