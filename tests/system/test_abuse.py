@@ -155,7 +155,7 @@ def test_endless_continuation_ends_the_connection(wire: RawClient) -> None:
 
 
 def test_headers_by_the_thousand_are_refused_and_cost_little(
-    world: testing.Server, wire: RawClient
+    wire: RawClient,
 ) -> None:
     # One indexed byte per header: 16,000 of them in one frame.
     block = fields(grpc_fields()) + b"\x82" * 16_000
@@ -176,7 +176,7 @@ def test_metadata_over_the_limit_is_refused_and_the_connection_lives(
 
 
 def test_more_streams_than_allowed_are_refused_and_the_rest_live(
-    world: testing.Server, wire: RawClient
+    wire: RawClient,
 ) -> None:
     assert wire.ping()
     streams = [wire.open(grpc_fields()) for _ in range(150)]

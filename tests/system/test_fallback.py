@@ -1,4 +1,4 @@
-"""A bad candidate never reaches the client: stable answers, and the candidate is charged.
+"""A bad candidate never reaches the client: stable answers, the candidate is charged.
 
 The candidates are real ONNX models that fail, answer NaN, never end or are slow when a
 request asks them to (`testing.faulty`). Each test has a model of its own, because a

@@ -70,7 +70,9 @@ def test_a_client_made_from_reflection_gets_an_answer(
     request.raw_input_contents.append(np.array([[2, 3]], "<f4").tobytes())
     call = channel.unary_unary(f"/{SERVICE}/ModelInfer")
     reply = read.FromString(call(request.SerializeToString(), timeout=5))
-    sums = dict(zip((o.name for o in reply.outputs), reply.raw_output_contents))
+    sums = dict(
+        zip((o.name for o in reply.outputs), reply.raw_output_contents, strict=True)
+    )
     assert np.frombuffer(sums["sum"], "<f4").tolist() == [5]
 
 

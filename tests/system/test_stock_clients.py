@@ -1,4 +1,4 @@
-"""A stock client's pings and streams are never punished, and it is answered on any path.
+"""A stock client's pings and streams are never punished, whatever road it takes.
 
 grpcio measures bandwidth with bursts of PINGs and keeps idle connections alive with
 more; both look like a flood to a careless server.
