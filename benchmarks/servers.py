@@ -166,6 +166,7 @@ def router_config(
         "server": {
             "listen": f"127.0.0.1:{port}",
             "admin": f"unix:{folder}/admin.sock",
+            "state": f"{folder}/state.db",
             "ops": f"127.0.0.1:{ops_port}",
             "loops": LOOPS,
         },

@@ -11,6 +11,7 @@ from benchmarks import models, servers
 from benchmarks.h2load import Load, run
 from benchmarks.models import MEDIUM, SMALL, TENSOR
 from benchmarks.probe import WrongAnswerError, probe_model
+from router.config.load import load_config
 
 
 def test_the_same_version_is_the_same_model_every_time() -> None:
@@ -32,6 +33,22 @@ def test_a_body_is_one_prefixed_message(tmp_path: Path) -> None:
     assert (compressed, size) == (0, len(body) - 5)
     assert request.model_version == ""
     assert len(request.raw_input_contents[0]) == 600_000
+
+
+@pytest.mark.parametrize(
+    ("split", "versions"), [({}, set()), ({2: 100}, {2}), ({1: 50, 2: 50}, {1, 2})]
+)
+def test_the_router_is_given_a_valid_configuration(
+    tmp_path: Path, split: dict[int, int], versions: set[int]
+) -> None:
+    path = tmp_path / "router.yaml"
+    both = (SMALL, MEDIUM)
+    config = servers.router_config(8001, 8002, tmp_path, tmp_path, both, split)
+    servers.write_config(path, config)
+    read = load_config(path)
+    assert [model.name for model in read.models] == ["small", "medium"]
+    shares = {share.version for route in read.routes for share in route.split or ()}
+    assert shares == versions
 
 
 @pytest.mark.slow
