@@ -97,7 +97,8 @@ Loop::Loop(Core* core, unsigned index)
 }
 
 Loop::~Loop() {
-  core_->executors->remove_loop_slot(&slot_);
+  // At the end the executors go first, and with them the watchdog that knew the slot.
+  if (core_->executors != nullptr) core_->executors->remove_loop_slot(&slot_);
   for (auto& item : connections_) {
     item.second->grpc.abandon(&events_);
     ::close(item.second->fd);
@@ -289,6 +290,9 @@ void Loop::write_to(Connection* connection) {
     connection->written += static_cast<size_t>(sent);
     connection->active_ns = now_ns_;
   }
+  connection->grpc.take_events(&events_);  // streams that ended, or may send on
+  for (Event& event : events_) on_event(connection, &event);
+  events_.clear();
   set_mask(connection, EPOLLIN);
   if (connection->is_ending || connection->grpc.is_closing()) end_connection(connection);
 }

@@ -108,6 +108,7 @@ class Loop {
   void finish_exchange(Exchange* exchange, const Status& status);
   void finish_local(Exchange* exchange, const Trailers& trailers, std::string_view message);
   VariantCells* cells_of(const Call& call) const;
+  Batch* make_batch();
   Call* make_call();
   void release_call(Call* call);
   Exchange* make_exchange();
@@ -162,7 +163,7 @@ class Loop {
   std::vector<std::unique_ptr<Exchange>> exchange_store_;
   std::vector<Exchange*> free_exchanges_;
   std::vector<std::unique_ptr<Batch>> batch_store_;
-  std::vector<Batch*> free_batches_, formed_;
+  std::vector<Batch*> free_batches_;
   uint64_t exchanges_open_ = 0;
   // Calls answered since the last observation, and when.
   struct Answered {

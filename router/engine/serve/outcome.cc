@@ -192,6 +192,16 @@ void Loop::release_call(Call* call) {
   if (exchange->stream == nullptr && exchange->is_finished) release_exchange(exchange);
 }
 
+Batch* Loop::make_batch() {
+  if (free_batches_.empty()) {
+    batch_store_.push_back(std::make_unique<Batch>());
+    free_batches_.push_back(batch_store_.back().get());
+  }
+  Batch* batch = free_batches_.back();
+  free_batches_.pop_back();
+  return batch;
+}
+
 Exchange* Loop::make_exchange() {
   if (free_exchanges_.empty()) {
     exchange_store_.push_back(std::make_unique<Exchange>());

@@ -40,6 +40,7 @@ std::string quoted(std::string_view name) {
 
 void Loop::run() {
   while (!is_stopping_) turn();
+  cut_off();  // nobody inside the process may be left waiting
 }
 
 void Loop::turn() {
@@ -417,18 +418,11 @@ void Loop::run_pending() {
   for (size_t i = 0; i < due_.size(); ++i) {
     const Due due = due_[i];
     LoopVariant& variant = due.table->variants[due.variant];
-    formed_.clear();
-    form_batches(*variant.version, &variant.pending, &formed_, [this] {
-      if (free_batches_.empty()) {
-        batch_store_.push_back(std::make_unique<Batch>());
-        free_batches_.push_back(batch_store_.back().get());
-      }
-      Batch* batch = free_batches_.back();
-      free_batches_.pop_back();
-      return batch;
-    });
-    const std::vector<Batch*> formed = formed_;
-    for (Batch* batch : formed) place_batch(&variant, due.model, batch);
+    while (!variant.pending.empty()) {
+      Batch* batch = make_batch();
+      batch->rows = form_batch(*variant.version, &variant.pending, &batch->attempts);
+      place_batch(&variant, due.model, batch);
+    }
   }
   due_.clear();
 }
@@ -469,12 +463,10 @@ void Loop::place_batch(LoopVariant* variant, uint32_t model, Batch* batch) {
   }
   if (may_run_here(*table, model, *batch)) {
     counters_.loop_runs.add(1);
-    batch->submitted_ns = batch->started_ns = monotonic_ns();
-    core_->executors->watch_begin(&slot_, batch, batch->started_ns);
+    batch->submitted_ns = now_ns_;
+    core_->executors->watch_begin(&slot_, batch, now_ns_);
     batch->version->run(batch, &slot_);
     core_->executors->watch_end(&slot_);
-    batch->finished_ns = monotonic_ns();
-    batch->version->observe(batch->rows, batch->finished_ns - batch->started_ns);
     return finish_batch(batch);
   }
   counters_.handed_over.add(1);

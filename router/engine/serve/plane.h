@@ -1,0 +1,60 @@
+// The engine: owner of the core, the loops' threads, the versions and the tables.
+//
+// Its methods are what engine.h offers; abi.cc translates. `publish`, `load` and `unload`
+// may be called from any thread and are serialised here.
+#pragma once
+
+#include <condition_variable>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "serve/core.h"
+#include "serve/loop.h"
+
+namespace router {
+
+class Engine {
+ public:
+  Engine(const EngineOptions& options, const fh_kernel_api* kernel);
+  ~Engine();
+
+  std::string load(const std::string& model, uint32_t number, ByteView bytes,
+                   const Options& options, std::string* report);
+  std::string unload(const std::string& model, uint32_t number);
+  std::string publish(ByteView table);
+  std::string start();
+  void listen(int fd, int listener);
+  bool has_loops() const { return !core_.loops.empty(); }
+  // False when the engine has stopped.
+  bool call(LocalCall* call);
+  bool send(uint64_t stream, MethodReply* reply);
+  int drain(int64_t grace_ms);
+  void stop();
+  std::string snapshot() const;
+  Core& core() { return core_; }
+
+ private:
+  void make_loops();
+  void reap();  // the reaper's thread
+  uint64_t oldest_held() const;
+
+  Core core_;
+  std::vector<std::thread> threads_;
+  std::thread reaper_;
+  mutable std::mutex mutex_;         // versions_, tables_, generation_
+  std::condition_variable retired_;  // tables_ grew, or stopping
+  VersionMap versions_;
+  std::vector<std::unique_ptr<LiveTable>> tables_;  // the current one last
+  uint64_t generation_ = 0;
+  std::atomic<uint32_t> next_loop_{0};
+  bool is_started_ = false, is_stopped_ = false;
+  int64_t started_ns_ = 0;
+};
+
+// JSON text of a version for load reports and snapshots (snapshot.cc).
+std::string describe_version(const Version& version);
+void append_json_text(std::string* out, std::string_view text);
+
+}  // namespace router
