@@ -8,10 +8,6 @@
 namespace router {
 namespace {
 
-// Path, authority and gRPC's own headers come on top of the limits for metadata.
-constexpr uint32_t kReservedBytesMax = 8 * 1024;
-constexpr uint32_t kReservedFieldsMax = 32;
-constexpr uint32_t kFieldOverhead = 32;  // RFC 9113, section 6.5.2
 // Streams reset without an answer, one after another: a client that cancels a burst of
 // calls stays below its concurrent streams.
 constexpr uint32_t kResetsMax = 200;
@@ -19,10 +15,6 @@ constexpr size_t kIdleStreamsMax = 128;
 constexpr size_t kHeaderBytesKept = 16 * 1024;
 // What may be flushed ahead of the loop's own writing to find a GOAWAY.
 constexpr size_t kFlushMax = 64 * 1024;
-
-bool starts_with(std::string_view text, std::string_view start) {
-  return text.substr(0, start.size()) == start;
-}
 
 }  // namespace
 
@@ -103,7 +95,7 @@ int GrpcConn::Impl::on_data(nghttp2_session*, uint8_t flags, int32_t id, const u
   const bool is_last = (flags & NGHTTP2_FLAG_END_STREAM) != 0;
   if (state != nullptr) {
     state->progress_ns = impl->now_ns;
-    impl->read_body(state, h2_text(bytes, count), is_last);
+    impl->read_body(state, h2_text(bytes, count));
   }
   impl->give_back(state, count, is_last);
   return 0;
@@ -250,138 +242,6 @@ void GrpcConn::Impl::fail_stream(StreamState* state, Status&& status) {
   add_event(EventKind::failed, state).status = std::move(status);
 }
 
-// --- requests ----------------------------------------------------------------------------
-
-void GrpcConn::Impl::keep_header(StreamState* state, std::string_view name,
-                                 std::string_view value) {
-  const auto size = static_cast<uint32_t>(name.size() + value.size() + kFieldOverhead);
-  state->list_size += size;
-  if (state->list_size > limits.metadata_bytes_max + kReservedBytesMax) {
-    state->refusal = Refusal::header_size;
-    return;
-  }
-  if (++state->list_count > limits.metadata_fields_max + kReservedFieldsMax) {
-    state->refusal = Refusal::header_count;
-    return;
-  }
-  const auto store = [&](std::string_view kept_name) {
-    const HeaderSpan span = {static_cast<uint32_t>(state->header_bytes.size()),
-                             static_cast<uint32_t>(kept_name.size()),
-                             static_cast<uint32_t>(value.size())};
-    state->header_bytes.append(kept_name);
-    state->header_bytes.append(value);
-    return span;
-  };
-  switch (name.size()) {
-    case 2:
-      if (name == "te") return;
-      break;
-    case 4:
-      if (name == "host") {
-        if (state->authority.value_size == 0) state->authority = store({});
-        return;
-      }
-      break;
-    case 5:
-      if (name == ":path") {
-        state->path = store({});
-        return;
-      }
-      break;
-    case 7:
-      if (name == ":method") state->is_post = value == "POST";
-      break;
-    case 10:
-      if (name == ":authority") state->authority = store({});
-      if (name == "user-agent") return;
-      break;
-    case 12:
-      if (name == "content-type") {
-        state->is_grpc = state->is_grpc || is_grpc_content_type(value);
-        return;
-      }
-      if (name == "grpc-timeout" && state->face.timeout_ns < 0) {
-        state->face.timeout_ns = parse_grpc_timeout(value);
-      }
-      break;
-    case 13:
-      if (name == "grpc-encoding") {
-        state->is_encoding_known = parse_encoding(value, &state->face.encoding);
-      }
-      break;
-    default:
-      break;
-  }
-  if (name[0] == ':' || starts_with(name, "grpc-")) return;
-  state->metadata_size += size;
-  if (state->metadata_size > limits.metadata_bytes_max) {
-    state->refusal = Refusal::header_size;
-  } else if (state->metadata_spans.size() >= limits.metadata_fields_max) {
-    state->refusal = Refusal::header_count;
-  } else {
-    state->metadata_spans.push_back(store(name));
-  }
-}
-
-void GrpcConn::Impl::end_headers(StreamState* state) {
-  if (state->refusal == Refusal::none && !state->is_post) state->refusal = Refusal::method;
-  if (state->refusal == Refusal::none && !state->is_grpc) {
-    state->refusal = Refusal::content_type;
-  }
-  if (state->refusal != Refusal::none) {
-    refuse(state);
-    return;
-  }
-  Stream& face = state->face;
-  const std::string_view bytes = state->header_bytes.view();
-  face.path = bytes.substr(state->path.at, state->path.value_size);
-  face.authority = bytes.substr(state->authority.at, state->authority.value_size);
-  for (const HeaderSpan& span : state->metadata_spans) {
-    face.metadata.push_back({bytes.substr(span.at, span.name_size),
-                             bytes.substr(span.at + span.name_size, span.value_size)});
-  }
-  state->is_announced = true;
-  state->progress_ns = now_ns;
-  add_event(EventKind::opened, state);
-  if (!state->is_encoding_known) {
-    fail_stream(state, fail(Situation::bad_encoding,
-                            "grpc-encoding is not one of identity, gzip, deflate"));
-    return;
-  }
-  state->reader.start(face.encoding, limits.message_in_max,
-                      budget == nullptr ? nullptr : &budget->used);
-}
-
-void GrpcConn::Impl::read_body(StreamState* state, ByteView input, bool) {
-  if (!state->is_announced || state->has_failed) return;  // discarded
-  // The window that is out already may bring an eighth more than the budget; beyond that
-  // the request is given up.
-  if (budget != nullptr && budget->used.load(std::memory_order_relaxed) >
-                               limits.body_bytes_max + limits.body_bytes_max / 8) {
-    fail_stream(state, fail(Situation::overload, "too many request bytes in flight"));
-    return;
-  }
-  while (!input.empty()) {
-    BodyRef message;
-    Status status = state->reader.take(&input, &message);
-    if (!status.ok()) {
-      fail_stream(state, std::move(status));
-      return;
-    }
-    if (message) add_event(EventKind::message, state).body = std::move(message);
-  }
-}
-
-void GrpcConn::Impl::end_request(StreamState* state) {
-  state->face.half_closed = true;
-  if (!state->is_announced || state->has_failed) return;
-  if (state->reader.is_partial()) {
-    fail_stream(state, fail(Situation::bad_framing, "request ended inside a message"));
-    return;
-  }
-  add_event(EventKind::half_closed, state);
-}
-
 // --- windows, abuse ----------------------------------------------------------------------
 
 void GrpcConn::Impl::give_back(StreamState* state, size_t count, bool is_last) {
@@ -458,7 +318,7 @@ bool GrpcConn::receive(const uint8_t* bytes, size_t count, int64_t now_ns,
 void GrpcConn::abandon(std::vector<Event>* events) {
   Impl& impl = *impl_;
   take_events(events);
-  impl.is_dead = impl.is_going_away = true;
+  impl.is_dead = impl.is_going_away = impl.is_abandoned = true;
   impl.early.clear();
   impl.events = events;
   const std::vector<StreamState*> all = impl.live;  // closing may release
@@ -485,6 +345,7 @@ void GrpcConn::forget(Stream* stream) {
 
 void GrpcConn::output(Buffer* out, size_t high_water) {
   Impl& impl = *impl_;
+  if (impl.is_abandoned) return;  // nghttp2 still knows streams that are forgotten here
   if (!impl.early.empty()) {
     out->append(impl.early.view());
     impl.early.clear();
@@ -495,10 +356,13 @@ void GrpcConn::output(Buffer* out, size_t high_water) {
 }
 
 bool GrpcConn::wants_write() const {
-  return !impl_->early.empty() || nghttp2_session_want_write(impl_->session) != 0;
+  return !impl_->is_abandoned &&
+         (!impl_->early.empty() || nghttp2_session_want_write(impl_->session) != 0);
 }
 
-void GrpcConn::announce_shutdown() { nghttp2_submit_shutdown_notice(impl_->session); }
+void GrpcConn::announce_shutdown() {
+  if (!impl_->is_dead) nghttp2_submit_shutdown_notice(impl_->session);
+}
 
 void GrpcConn::close_to_new_streams() {
   Impl& impl = *impl_;

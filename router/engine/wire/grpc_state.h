@@ -1,5 +1,5 @@
-// What a GrpcConn keeps of each stream and of itself. Private to grpc_conn.cc (bytes in)
-// and grpc_answer.cc (bytes out).
+// What a GrpcConn keeps of each stream and of itself. Private to grpc_conn.cc (the
+// connection), grpc_request.cc (bytes in) and grpc_answer.cc (bytes out).
 #pragma once
 
 #include <nghttp2/nghttp2.h>
@@ -12,6 +12,10 @@
 #include "wire/h2.h"
 
 namespace router {
+
+// Path, authority and gRPC's own headers come on top of the limits for metadata.
+constexpr uint32_t kReservedBytesMax = 8 * 1024;
+constexpr uint32_t kReservedFieldsMax = 32;
 
 // Where a header lies in a stream's header bytes, which move while they grow.
 struct HeaderSpan {
@@ -87,7 +91,7 @@ struct GrpcConn::Impl {
   void keep_header(StreamState* state, std::string_view name, std::string_view value);
   void end_headers(StreamState* state);
   void refuse(StreamState* state);
-  void read_body(StreamState* state, ByteView input, bool is_last);
+  void read_body(StreamState* state, ByteView input);
   void end_request(StreamState* state);
   void close_stream(StreamState* state, bool by_peer);
   void fail_stream(StreamState* state, Status&& status);
@@ -120,6 +124,7 @@ struct GrpcConn::Impl {
   uint32_t resets = 0;                 // since the last stream that ended well
   int64_t now_ns = 0;
   bool is_dead = false;                // GOAWAY for an error is queued: read nothing more
+  bool is_abandoned = false;           // the socket is gone: write nothing more
   bool is_going_away = false;          // final GOAWAY queued or received
   uint64_t abuses[static_cast<size_t>(Abuse::count)] = {};
 };
