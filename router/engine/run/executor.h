@@ -54,7 +54,7 @@ class Executors {
 
  private:
   struct Impl;
-  std::unique_ptr<Impl> impl_;
+  std::shared_ptr<Impl> impl_;  // shared with threads: an abandoned one may outlast us
 };
 
 }  // namespace router

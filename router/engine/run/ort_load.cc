@@ -212,6 +212,18 @@ std::string make_options(OptionsOwner* owner, const Options& options, OrtVersion
   return why;
 }
 
+// True when a tensor of the model says that its values are in a file: an entry of
+// TensorProto.external_data (field 13) whose key is "location". Old libraries would look
+// for it in the working directory, whatever they are told.
+bool names_files(ByteView model) {
+  constexpr std::string_view kKey{"\n\x08location\x12", 11};
+  for (size_t at = model.find(kKey); at != ByteView::npos; at = model.find(kKey, at + 1)) {
+    if (at >= 2 && model[at - 2] == 0x6a) return true;
+    if (at >= 3 && model[at - 3] == 0x6a && (model[at - 2] & 0x80) != 0) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 DataType datatype_of_ort(int type) {
@@ -227,6 +239,7 @@ DataType datatype_of_ort(int type) {
 std::string load_ort(const ByteView& bytes, const Options& options,
                      std::unique_ptr<Version>* out) {
   std::string why;
+  if (names_files(bytes)) return "its weights are in other files, which is not allowed";
   Runtime* runtime = Runtime::open(std::string(option(options, "library")), &why);
   if (runtime == nullptr) return why;
   auto version = std::make_unique<OrtVersion>();

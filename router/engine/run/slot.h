@@ -74,6 +74,8 @@ struct RunSlot::Impl {
   // slot's runs it is. Nothing else is inferred from them; the mutex decides.
   std::atomic<int64_t> started_ns{0};
   std::atomic<uint64_t> sequence{0};
+  std::atomic<clockid_t> cpu_clock{CLOCK_MONOTONIC};  // the thread's, once it has run
+  std::atomic<bool> is_watched{false};  // see Executors::Impl::is_watchdog_asleep
 
   // The thread's own.
   bool measures_cpu = false;

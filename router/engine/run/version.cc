@@ -1,6 +1,7 @@
 // What all kinds of versions share: options, binding, averages, loading, the run bracket.
 #include "run/version.h"
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -258,6 +259,10 @@ RunScope::RunScope(Version* version, Batch* batch, RunSlot::Impl* slot)
   const uint32_t left = armed.load(std::memory_order_relaxed);
   if (left != 0) armed.store(left - 1, std::memory_order_relaxed);
   if (slot->measures_cpu || left != 0) cpu_from_ = clock_ns(CLOCK_THREAD_CPUTIME_ID);
+  if (slot->cpu_clock.load(std::memory_order_relaxed) == CLOCK_MONOTONIC) {
+    clockid_t own;
+    if (pthread_getcpuclockid(pthread_self(), &own) == 0) slot->cpu_clock.store(own);
+  }
   batch->started_ns = clock_ns();
   std::lock_guard<std::mutex> lock(slot->mutex);
   slot->batch = batch;

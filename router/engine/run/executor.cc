@@ -1,0 +1,524 @@
+// One mutex guards queues and workers: it is taken once to queue and twice to run a batch of
+// hundreds of microseconds. Loops take it only to submit and to ask how long the wait is.
+//
+// Batches of a version that wait together run together when their attempts may join. Each
+// part goes back to its own loop with a result of its own; what they share dies with the
+// last of them.
+#include "run/executor.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <thread>
+#include <unordered_map>
+
+#include "run/batch.h"
+#include "run/slot.h"
+
+namespace router {
+namespace {
+
+constexpr int64_t kMillisecond = 1'000'000;
+constexpr size_t kJoinLook = 64;  // how far behind the first batch others are looked for
+constexpr int kIdleRounds = 50;  // quiet looks after which the watchdog sleeps
+
+struct Queue {
+  Version* version = nullptr;
+  std::deque<Batch*> waiting;
+  uint64_t rows = 0;      // of the waiting ones
+  uint32_t running = 0;
+  uint32_t stuck = 0;     // of the running ones, abandoned: they keep their place
+};
+
+// A loop's slot, and what the watchdog has noticed about its present run.
+struct LoopWatch {
+  RunSlot* slot = nullptr;
+  uint64_t sequence = 0;  // the run last seen
+  uint64_t late = 0;      // the run last seen late, and the thread's CPU time then
+  uint64_t ended = 0;     // the run last terminated
+  int64_t cpu_from_ns = 0;
+};
+
+struct Worker {
+  std::thread thread;
+  RunSlot slot;
+  std::vector<Batch*> parts;     // taken from the queue; theirs are the attempts of `run`
+  Batch run;
+  bool is_running = false, is_abandoned = false, has_ended = false;
+  int64_t stop_asked_ns = 0;
+};
+
+void finish_unrun(Batch* batch, Situation situation, const char* why) {
+  for (Attempt* attempt : batch->attempts) attempt->status = fail(situation, why);
+}
+
+void finish_unrun(Batch* batch, bool is_wanted) {
+  finish_unrun(batch, is_wanted ? Situation::deadline : Situation::cancelled,
+               is_wanted ? "the deadline passed before the model ran"
+                         : "the request was cancelled");
+}
+
+// Gives each part results of its own where one run served several parts, as a result may be
+// counted by one loop only.
+void divide_results(const std::vector<Batch*>& parts) {
+  RunResult* common = nullptr;
+  for (Batch* part : parts) {
+    for (Attempt* attempt : part->attempts) {
+      if (attempt->result.get() == nullptr) continue;
+      if (common != nullptr && common != attempt->result.get()) return;
+      common = attempt->result.get();
+    }
+  }
+  if (common == nullptr) return;
+  std::shared_ptr<ResultRef> whole;
+  for (Batch* part : parts) {
+    ResultRef own(new RunResult);
+    for (Attempt* attempt : part->attempts) {
+      if (attempt->result.get() == nullptr) continue;
+      if (whole == nullptr) {
+        whole = std::make_shared<ResultRef>(std::move(attempt->result));
+      }
+      attempt->result = ResultRef::share(own);
+    }
+    own.get()->parent = whole;
+  }
+}
+
+}  // namespace
+
+struct Executors::Impl : std::enable_shared_from_this<Executors::Impl> {
+  Impl(const ExecutorOptions& with, Done call) : options(with), done(call) {}
+
+  const ExecutorOptions options;
+  const Done done;
+  ExecutorCounters counters;
+
+  std::mutex mutex;
+  std::condition_variable work, watch;
+  std::unordered_map<const Version*, Queue> queues;
+  std::deque<Queue*> order;  // queues with waiting batches, the longest not served first
+  std::vector<std::unique_ptr<Worker>> workers;
+  std::vector<LoopWatch> loops;
+  uint64_t queued = 0, running = 0, started = 0;
+  bool is_stopping = false, is_closed = false;
+  std::thread watchdog;
+  // A loop that begins a run stores its slot's `watched`, then looks here; the watchdog
+  // stores this, then looks at the slots. Sequentially consistent on both sides, so one of
+  // them sees the other and no run begins unseen.
+  std::atomic<bool> is_watchdog_asleep{false};
+
+  void start_worker();
+  void work_on(Worker* self);
+  Queue* next_queue(int64_t now, int64_t* until);
+  void take(Queue* queue, Worker* self, std::vector<Batch*>* unrun, int64_t now);
+  void give_back(Worker* self);
+  void watch_runs();
+  bool look_at_workers(int64_t now);
+  bool look_at_loops(int64_t now);
+  void take_stale(int64_t now, std::vector<Batch*>* stale);
+  bool has_watched_loop() const;
+  bool has_ended_all() const;
+  void stop();
+};
+
+void Executors::Impl::start_worker() {
+  auto owned = std::make_unique<Worker>();
+  Worker* worker = owned.get();
+  worker->slot.impl()->measures_cpu = true;
+  const std::string name = "exec-" + std::to_string(started++);
+  workers.push_back(std::move(owned));
+  // The thread keeps this alive: an abandoned one may outlast the Executors.
+  worker->thread = std::thread([self = shared_from_this(), worker, name] {
+    pthread_setname_np(pthread_self(), name.c_str());
+    self->work_on(worker);
+  });
+}
+
+// The queue to serve next, or null and the time at which one may have become ready.
+Queue* Executors::Impl::next_queue(int64_t now, int64_t* until) {
+  for (auto at = order.begin(); at != order.end(); ++at) {
+    Queue* queue = *at;
+    const Version& version = *queue->version;
+    if (queue->running >= version.concurrency) continue;
+    const int64_t ready = queue->waiting.front()->submitted_ns +
+                          int64_t{version.max_queue_delay_us} * 1000;
+    const bool is_full = version.rows_max != 0 && queue->rows >= version.rows_max;
+    if (!version.may_batch || is_full || ready <= now || is_stopping) {
+      order.erase(at);
+      return queue;
+    }
+    *until = std::min(*until, ready);
+  }
+  return nullptr;
+}
+
+// Moves the first batch, and those that may join it, into the worker's run; batches nobody
+// waits for and attempts past their deadline are left out.
+void Executors::Impl::take(Queue* queue, Worker* self, std::vector<Batch*>* unrun,
+                           int64_t now) {
+  Version* version = queue->version;
+  Batch* run = &self->run;
+  const bool may_join = version->may_batch && !version->has_mixed_rows.load();
+  self->parts.clear();
+  run->version = version;
+  run->attempts.clear();
+  run->rows = 0;
+  run->deadline_ns = 0;
+  auto& waiting = queue->waiting;
+  for (size_t i = 0; i < std::min(waiting.size(), kJoinLook);) {
+    Batch* batch = waiting[i];
+    const bool is_wanted = batch->waiting.load(std::memory_order_relaxed) != 0;
+    const bool is_due = is_wanted && batch->deadline_ns > now;
+    if (is_due && !run->attempts.empty()) {
+      const uint64_t rows = run->rows + batch->rows;
+      const auto& sizes = version->batch_sizes;
+      const bool has_room =
+          sizes.empty() ? version->rows_max == 0 || rows <= version->rows_max
+                        : std::find(sizes.begin(), sizes.end(), rows) != sizes.end();
+      if (!may_join) break;
+      if (!has_room || !can_join(*run->attempts[0], *batch->attempts[0])) {
+        ++i;
+        continue;
+      }
+    }
+    waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(i));
+    queue->rows -= batch->rows;
+    --queued;
+    if (!is_due) {
+      finish_unrun(batch, is_wanted);
+      unrun->push_back(batch);
+      continue;
+    }
+    self->parts.push_back(batch);
+    run->rows += batch->rows;
+    run->deadline_ns = std::max(run->deadline_ns, batch->deadline_ns);
+    for (Attempt* attempt : batch->attempts) run->attempts.push_back(attempt);
+  }
+  run->waiting.store(static_cast<uint32_t>(run->attempts.size()));
+  run->was_terminated.store(false);
+  if (!waiting.empty()) order.push_back(queue);
+}
+
+void Executors::Impl::give_back(Worker* self) {
+  Batch* run = &self->run;
+  if (self->parts.size() > 1) divide_results(self->parts);
+  const uint64_t attempts = run->attempts.size();
+  for (Batch* part : self->parts) {
+    part->started_ns = run->started_ns;
+    part->finished_ns = run->finished_ns;
+    part->cpu_ns = run->cpu_ns * static_cast<int64_t>(part->attempts.size()) /
+                   static_cast<int64_t>(attempts);
+    part->was_terminated.store(run->was_terminated.load());
+    done(part);
+  }
+}
+
+void Executors::Impl::work_on(Worker* self) {
+  std::vector<Batch*> unrun;
+  std::unique_lock<std::mutex> lock(mutex);
+  while (!self->is_abandoned) {
+    int64_t until = INT64_MAX;
+    const int64_t now = clock_ns();
+    Queue* queue = next_queue(now, &until);
+    if (queue == nullptr) {
+      if (is_stopping) break;
+      if (until == INT64_MAX) {
+        work.wait(lock);
+      } else {
+        work.wait_for(lock, std::chrono::nanoseconds(until - now));
+      }
+      continue;
+    }
+    take(queue, self, &unrun, now);
+    const bool has_work = !self->parts.empty();
+    if (has_work) {
+      ++queue->running;
+      ++running;
+      self->is_running = true;
+      self->stop_asked_ns = 0;
+      if (is_watchdog_asleep.load()) watch.notify_all();
+    }
+    if (!queue->waiting.empty()) work.notify_one();
+    lock.unlock();
+    for (Batch* batch : unrun) done(batch);
+    unrun.clear();
+    if (has_work) queue->version->run(&self->run, &self->slot);
+    lock.lock();
+    if (has_work) {
+      --running;
+      --queue->running;
+      self->is_running = false;
+      if (self->is_abandoned) --queue->stuck;
+    }
+    // Before the batches go back: the version may die as soon as they have.
+    if (!queue->waiting.empty()) work.notify_one();
+    if (queue->waiting.empty() && queue->running == 0) queues.erase(queue->version);
+    if (!has_work || is_closed) continue;  // closed: the loops are gone
+    lock.unlock();
+    give_back(self);
+    lock.lock();
+  }
+  self->has_ended = true;
+  watch.notify_all();
+}
+
+// Ends runs nobody waits for, and gives up on those that do not end. True while any runs.
+bool Executors::Impl::look_at_workers(int64_t now) {
+  bool is_active = false;
+  const size_t count = workers.size();  // replacements are started below
+  for (size_t i = 0; i < count; ++i) {
+    Worker* worker = workers[i].get();
+    if (!worker->is_running || worker->is_abandoned) continue;
+    is_active = true;
+    if (worker->stop_asked_ns != 0) {
+      if (now - worker->stop_asked_ns < options.abandon_after_ns) continue;
+      worker->is_abandoned = true;
+      ++queues[worker->run.version].stuck;
+      counters.abandoned.fetch_add(1, std::memory_order_relaxed);
+      start_worker();
+      continue;
+    }
+    const auto& parts = worker->parts;
+    const bool is_wanted = std::any_of(parts.begin(), parts.end(), [](const Batch* part) {
+      return part->waiting.load(std::memory_order_relaxed) != 0;
+    });
+    if (is_wanted && worker->run.deadline_ns > now) continue;
+    if (!is_wanted) worker->run.waiting.store(0);
+    RunSlot::Impl* slot = worker->slot.impl();
+    // Not begun yet when this fails: the next look will find it.
+    if (!slot->terminate_run(slot->sequence.load(std::memory_order_relaxed))) continue;
+    worker->stop_asked_ns = now;
+    counters.terminated_executor.fetch_add(1, std::memory_order_relaxed);
+  }
+  return is_active;
+}
+
+// Ends a run that has held its loop for ten times its budget. A thread that lost its core
+// is not to blame, so it is CPU time that counts, seen from the first late look on; a run
+// that holds the loop a hundred times its budget is ended whatever it does.
+bool Executors::Impl::look_at_loops(int64_t now) {
+  const int64_t limit = options.loop_run_ns * 10;
+  bool is_active = false;
+  for (LoopWatch& loop : loops) {
+    RunSlot::Impl* slot = loop.slot->impl();
+    const uint64_t sequence = slot->sequence.load(std::memory_order_relaxed);
+    const int64_t started = slot->started_ns.load(std::memory_order_relaxed);
+    if (sequence != loop.sequence || started != 0) is_active = true;
+    loop.sequence = sequence;
+    if (started == 0 || now - started < limit || sequence == loop.ended) continue;
+    const int64_t cpu = clock_ns(slot->cpu_clock.load(std::memory_order_relaxed));
+    if (loop.late != sequence) {
+      loop.late = sequence;
+      loop.cpu_from_ns = cpu;
+      continue;
+    }
+    if (cpu - loop.cpu_from_ns < limit / 2 && now - started < limit * 10) continue;
+    if (!slot->terminate_run(sequence)) continue;
+    loop.ended = sequence;
+    counters.terminated_loop.fetch_add(1, std::memory_order_relaxed);
+  }
+  return is_active;
+}
+
+// Takes from the queues what need not run any more. Workers do so too when they come to it,
+// but the queue of a version whose runs are stuck is never come to.
+void Executors::Impl::take_stale(int64_t now, std::vector<Batch*>* stale) {
+  for (auto& [version, queue] : queues) {
+    auto& waiting = queue.waiting;
+    if (queue.stuck == 0 || waiting.empty()) continue;
+    for (size_t i = 0; i < waiting.size();) {
+      Batch* batch = waiting[i];
+      const bool is_wanted = batch->waiting.load(std::memory_order_relaxed) != 0;
+      if (is_wanted && batch->deadline_ns > now) {
+        ++i;
+        continue;
+      }
+      waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(i));
+      queue.rows -= batch->rows;
+      --queued;
+      finish_unrun(batch, is_wanted);
+      stale->push_back(batch);
+    }
+    if (waiting.empty()) order.erase(std::find(order.begin(), order.end(), &queue));
+  }
+}
+
+bool Executors::Impl::has_watched_loop() const {
+  return std::any_of(loops.begin(), loops.end(), [](const LoopWatch& loop) {
+    return loop.slot->impl()->is_watched.load();
+  });
+}
+
+void Executors::Impl::watch_runs() {
+  const auto tick = std::chrono::nanoseconds(
+      std::clamp(options.loop_run_ns * 10, kMillisecond, 5 * kMillisecond));
+  std::vector<Batch*> stale;
+  int quiet = 0;
+  std::unique_lock<std::mutex> lock(mutex);
+  while (!is_stopping) {
+    const int64_t now = clock_ns();
+    const bool workers_run = look_at_workers(now), loops_run = look_at_loops(now);
+    take_stale(now, &stale);
+    if (!stale.empty()) {
+      lock.unlock();
+      for (Batch* batch : stale) done(batch);
+      stale.clear();
+      lock.lock();
+      continue;
+    }
+    quiet = workers_run || loops_run || queued != 0 ? 0 : quiet + 1;
+    if (quiet < kIdleRounds) {
+      watch.wait_for(lock, tick);
+      continue;
+    }
+    is_watchdog_asleep.store(true);
+    if (!has_watched_loop()) watch.wait(lock);
+    is_watchdog_asleep.store(false);
+    quiet = 0;
+  }
+}
+
+bool Executors::Impl::has_ended_all() const {
+  return std::all_of(workers.begin(), workers.end(), [](const auto& worker) {
+    return worker->has_ended || worker->is_abandoned;
+  });
+}
+
+void Executors::Impl::stop() {
+  std::unique_lock<std::mutex> lock(mutex);
+  is_stopping = true;
+  std::vector<Batch*> left;
+  for (auto& [version, queue] : queues) {
+    left.insert(left.end(), queue.waiting.begin(), queue.waiting.end());
+    queue.waiting.clear();
+    queue.rows = 0;
+  }
+  order.clear();
+  queued = 0;
+  work.notify_all();
+  watch.notify_all();
+  lock.unlock();
+  watchdog.join();
+  for (Batch* batch : left) {
+    finish_unrun(batch, Situation::draining, "the server is stopping");
+    done(batch);
+  }
+  lock.lock();
+  const int64_t until = clock_ns() + options.abandon_after_ns;
+  while (!has_ended_all() && clock_ns() < until) {
+    for (const auto& worker : workers) {
+      RunSlot::Impl* slot = worker->slot.impl();
+      if (worker->is_running) slot->terminate_run(slot->sequence.load());
+    }
+    watch.wait_for(lock, std::chrono::milliseconds(5));
+  }
+  is_closed = true;
+  std::vector<std::thread> threads;
+  for (const auto& worker : workers) {
+    if (worker->has_ended) {
+      threads.push_back(std::move(worker->thread));
+    } else {
+      worker->thread.detach();
+    }
+  }
+  lock.unlock();
+  for (std::thread& thread : threads) thread.join();
+}
+
+Executors::Executors(const ExecutorOptions& options, Done done)
+    : impl_(std::make_shared<Impl>(options, done)) {
+  std::lock_guard<std::mutex> lock(impl_->mutex);
+  for (uint32_t i = 0; i < std::max(options.threads, 1U); ++i) impl_->start_worker();
+  impl_->watchdog = std::thread([impl = impl_.get()] {
+    pthread_setname_np(pthread_self(), "watchdog");
+    impl->watch_runs();
+  });
+}
+
+Executors::~Executors() { impl_->stop(); }
+
+bool Executors::submit(Batch* batch, int64_t now_ns) {
+  std::lock_guard<std::mutex> lock(impl_->mutex);
+  if (impl_->is_stopping || impl_->queued >= impl_->options.queued_max) {
+    impl_->counters.refused.fetch_add(1, std::memory_order_relaxed);
+    return false;
+  }
+  batch->submitted_ns = now_ns;
+  Queue& queue = impl_->queues[batch->version];
+  queue.version = batch->version;
+  if (queue.waiting.empty()) impl_->order.push_back(&queue);
+  queue.waiting.push_back(batch);
+  queue.rows += batch->rows;
+  ++impl_->queued;
+  impl_->work.notify_one();
+  if (queue.stuck != 0 && impl_->is_watchdog_asleep.load()) impl_->watch.notify_all();
+  return true;
+}
+
+int64_t Executors::predicted_wait_ns(const Version& version) const {
+  std::lock_guard<std::mutex> lock(impl_->mutex);
+  const int64_t threads = std::max<int64_t>(impl_->options.threads, 1);
+  int64_t total = 0, own = 0;
+  for (const auto& [key, queue] : impl_->queues) {
+    const uint64_t most = key->may_batch ? key->rows_max : 1;
+    const uint64_t runs =
+        key->may_batch ? (most == 0 ? queue.rows != 0 : (queue.rows + most - 1) / most)
+                       : queue.waiting.size();
+    const uint64_t rows = runs == 0 ? 1 : std::max<uint64_t>(queue.rows / runs, 1);
+    // A running batch is on average half way through.
+    const int64_t cost = static_cast<int64_t>(runs) * key->predicted_ns(rows) +
+                         (queue.running - queue.stuck) * key->predicted_ns(1) / 2;
+    total += cost;
+    if (key != &version) continue;
+    const uint32_t usable = version.concurrency - std::min(version.concurrency, queue.stuck);
+    if (usable == 0) return INT64_MAX / 4;  // every run it may have is stuck
+    if (queue.running >= version.concurrency || !queue.waiting.empty()) {
+      own = cost / std::min<int64_t>(usable, threads);
+    }
+  }
+  const bool is_full = impl_->running >= static_cast<uint64_t>(threads);
+  return std::max(own, is_full ? total / threads : 0) +
+         int64_t{version.max_queue_delay_us} * 1000;
+}
+
+uint64_t Executors::queued(const Version& version) const {
+  std::lock_guard<std::mutex> lock(impl_->mutex);
+  auto found = impl_->queues.find(&version);
+  return found == impl_->queues.end() ? 0 : found->second.waiting.size();
+}
+
+uint64_t Executors::running() const {
+  std::lock_guard<std::mutex> lock(impl_->mutex);
+  return impl_->running;
+}
+
+void Executors::watch_begin(RunSlot* slot, const Batch*, int64_t) {
+  slot->impl()->is_watched.store(true);
+  if (!impl_->is_watchdog_asleep.load()) return;
+  std::lock_guard<std::mutex> lock(impl_->mutex);
+  impl_->watch.notify_all();
+}
+
+void Executors::watch_end(RunSlot* slot) {
+  slot->impl()->is_watched.store(false, std::memory_order_relaxed);
+}
+
+void Executors::add_loop_slot(RunSlot* slot) {
+  std::lock_guard<std::mutex> lock(impl_->mutex);
+  impl_->loops.emplace_back().slot = slot;
+}
+
+void Executors::remove_loop_slot(RunSlot* slot) {
+  std::lock_guard<std::mutex> lock(impl_->mutex);
+  auto& loops = impl_->loops;
+  loops.erase(std::remove_if(loops.begin(), loops.end(),
+                             [slot](const LoopWatch& loop) { return loop.slot == slot; }),
+              loops.end());
+}
+
+const ExecutorCounters& Executors::counters() const { return impl_->counters; }
+
+}  // namespace router
