@@ -1,13 +1,15 @@
 """One load put on several servers, and the rows that come of it.
 
 A logged load is about latency and gives median microseconds; any other is about
-throughput and gives calls a second.
+throughput and gives calls a second. Either gives the processor time of a call in the
+server, which tells servers apart that the load generator cannot saturate.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from benchmarks.h2load import Load
+from benchmarks.h2load import Load, Measured
 from benchmarks.models import Model
 from benchmarks.pairs import compare, measure
 from benchmarks.report import Budget, Options, Row
@@ -16,23 +18,32 @@ from benchmarks.servers import Server
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """A figure of each server by name, one a round."""
+    """The runs of each server by name, one a round."""
 
     case: str
     is_latency: bool
-    figures: dict[str, list[float]]
+    runs: dict[str, list[Measured]]
 
-    def row(self, subject: str, reference: str, budget: Budget | None = None) -> Row:
-        """One server beside another."""
-        return Row(
-            case=self.case,
-            figure="p50 us" if self.is_latency else "calls/s",
-            subject=subject,
-            reference=reference,
-            better="lower" if self.is_latency else "higher",
-            compared=compare(self.figures[subject], self.figures[reference]),
-            budget=budget,
-        )
+    def speed(self, subject: str, reference: str, budget: Budget | None = None) -> Row:
+        """The speed that this load is about, beside another's."""
+        if self.is_latency:
+            return self._row("p50 us", "p50_us", "lower", (subject, reference), budget)
+        return self._row("calls/s", "rate", "higher", (subject, reference), budget)
+
+    def cost(self, subject: str, reference: str) -> Row:
+        """The processor time of a call, beside another's."""
+        return self._row("cpu us/call", "cpu_us", "lower", (subject, reference), None)
+
+    def _row(
+        self,
+        figure: str,
+        field: str,
+        better: Literal["higher", "lower"],
+        names: tuple[str, str],
+        budget: Budget | None,
+    ) -> Row:
+        series = [[getattr(run, field) for run in self.runs[name]] for name in names]
+        return Row(self.case, figure, *names, better, compare(*series), budget)
 
 
 def contest(
@@ -40,8 +51,4 @@ def contest(
 ) -> Contest:
     """Measure the servers in alternating rounds."""
     runs = measure(servers, model, load, chosen.rounds, chosen.seconds)
-    figures = {
-        name: [run.p50_us if load.logged else run.rate for run in series]
-        for name, series in runs.items()
-    }
-    return Contest(f"{model.name} {load.name}", load.logged, figures)
+    return Contest(f"{model.name} {load.name}", load.logged, runs)

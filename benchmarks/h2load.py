@@ -49,9 +49,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run: calls a second, and percentiles in microseconds if they were logged."""
+    """One run: calls a second, the server's processor time in microseconds a call, and
+    percentiles of the duration in microseconds if they were logged."""
 
     rate: float
+    cpu_us: float
     p50_us: float = float("nan")
     p99_us: float = float("nan")
     p999_us: float = float("nan")
@@ -86,10 +88,11 @@ def percentile(sorted_us: np.ndarray, share: float) -> float:
 
 def run(server: Server, load: Load, calls: int) -> Measured:
     """Send `calls` calls and check that each was answered OK by the server's count."""
-    before = server.ok_count()
+    before, cpu_before_s = server.ok_count(), server.cpu_s()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         text = _h2load(server, load, calls, log)
+        cpu_us = (server.cpu_s() - cpu_before_s) * 1e6 / calls
         durations = parse_log(log.read_text()) if load.logged else None
     rate, succeeded = parse_summary(text)
     if succeeded != calls:
@@ -99,8 +102,10 @@ def run(server: Server, load: Load, calls: int) -> Measured:
     if load.rate and rate < PACE_MIN * load.rate:
         raise MissedPaceError(f"{rate:.0f} of {load.rate:.0f} calls a second")
     if durations is None:
-        return Measured(rate)
-    return Measured(rate, *(percentile(durations, q) for q in (0.5, 0.99, 0.999)))
+        return Measured(rate, cpu_us)
+    return Measured(
+        rate, cpu_us, *(percentile(durations, q) for q in (0.5, 0.99, 0.999))
+    )
 
 
 def calls_for(server: Server, load: Load, seconds: float) -> int:

@@ -29,7 +29,7 @@ def rows(chosen: Options) -> list[Row]:
             servers.router(folder, repository, ONLY, {2: 100}) as router,
         ):
             return [
-                held.row("router", reference)
+                held.speed("router", reference)
                 for load in (Load(1, 1, body, logged=True), Load(4, 2, body))
                 for held in [contest((router, floor, grpcio), TENSOR, load, chosen)]
                 for reference in ("floor", "grpcio")

@@ -42,10 +42,10 @@ def rows(chosen: Options) -> list[Row]:
             for load in (Load(8, 8, body), Load(1, 1, body, logged=True)):
                 held = contest((off, routed, split, envoy), SMALL, load, chosen)
                 made += [
-                    held.row(name, REFERENCE, BUDGETS.get((name, load.logged)))
-                    for name in held.figures
-                    if name != REFERENCE
+                    held.speed(name, REFERENCE, BUDGETS.get((name, load.logged)))
+                    for name in ("routed", "split", "envoy")
                 ]
+                made += [held.cost(name, REFERENCE) for name in ("routed", "split")]
             return made
 
 

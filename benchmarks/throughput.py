@@ -46,9 +46,10 @@ def rows(chosen: Options) -> list[Row]:
                     load = Load(*shape, body, logged=shape == (1, 1))
                     held = contest((router, floor, grpcio), model, load, chosen)
                     made += [
-                        held.row("router", other, BUDGETS.get((held.case, other)))
+                        held.speed("router", other, BUDGETS.get((held.case, other)))
                         for other in REFERENCES
                     ]
+                    made.append(held.cost("router", "floor"))
     return made
 
 
