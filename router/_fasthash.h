@@ -127,7 +127,8 @@ typedef struct fh_rule {
 
 enum fh_op {
   FH_OP_PRESENT = 0,          /* any value; its `no` branch is `absent` */
-  FH_OP_IN = 1,               /* bytes equal one of the operands (exact is one operand) */
+  FH_OP_IN = 1,               /* bytes equal one of the operands (exact is one operand);
+                                 sorted by length, then bytes, because they are searched */
   FH_OP_PREFIX = 2, FH_OP_SUFFIX = 3, FH_OP_CONTAINS = 4, /* any of the operands */
   FH_OP_REGEX = 5,            /* operand_first indexes regexes; full match */
   FH_OP_RANGE = 6,            /* low <= number <= high; one-sided with infinities */
