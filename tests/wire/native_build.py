@@ -1,8 +1,8 @@
-"""Builds native test programs, each object only when something it includes has changed.
+"""Builds native test programs, each object only when what it includes has changed.
 
-Programs land in `build/native/<folder>/`. They are compiled with assertions and with the
-address and undefined-behaviour sanitizers, because what these tests look for is what a
-sanitizer sees. The dependencies are the compiler's own (`-MMD`).
+Programs land in `build/native/<folder>/`. They are compiled with assertions and with
+the address and undefined-behaviour sanitizers, because what these tests look for is
+what a sanitizer sees. The dependencies are the compiler's own (`-MMD`).
 """
 
 import os
@@ -19,7 +19,7 @@ WARNINGS = ["-Wall", "-Wextra", "-Wconversion", "-Werror"]
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
-    """A compiler and what makes its objects differ from another's; `name` separates them."""
+    """A compiler and its sanitizers; `name` keeps its objects apart from others'."""
 
     name: str = "asan"
     compiler: str = field(default_factory=lambda: os.environ.get("CXX", "g++"))
@@ -30,6 +30,10 @@ class Toolchain:
 
 
 ASAN = Toolchain()
+
+# A sanitizer loaded into pytest itself is not for the compiler nor for these programs,
+# which bring their own.
+PLAIN_ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "LD_PRELOAD"}
 
 
 def build(
@@ -49,8 +53,22 @@ def build(
     newest = max(made.stat().st_mtime for made in objects.values())
     if not program.exists() or program.stat().st_mtime < newest:
         links = [f"-l{name}" for name in libraries]
-        _make(program, [*toolchain.flags(), *map(str, objects.values())], toolchain, links)
+        _make(
+            program, [*toolchain.flags(), *map(str, objects.values())], toolchain, links
+        )
     return program
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """Runs a program in the project's root and keeps what it says."""
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=PLAIN_ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def _is_stale(made: Path) -> bool:
@@ -59,11 +77,20 @@ def _is_stale(made: Path) -> bool:
         return True
     _, _, names = listed.read_text().replace("\\\n", " ").partition(":")
     paths = [ROOT / name for name in names.split()]
-    return any(not p.exists() or p.stat().st_mtime > made.stat().st_mtime for p in paths)
+    return any(
+        not p.exists() or p.stat().st_mtime > made.stat().st_mtime for p in paths
+    )
 
 
 def _compile(source: Path, made: Path, toolchain: Toolchain) -> None:
-    command = ["-std=c++17", "-O1", "-g1", "-D_GNU_SOURCE", "-DROUTER_CHECKED", *WARNINGS]
+    command = [
+        "-std=c++17",
+        "-O1",
+        "-g1",
+        "-D_GNU_SOURCE",
+        "-DROUTER_CHECKED",
+        *WARNINGS,
+    ]
     command += [*toolchain.flags(), f"-I{ENGINE}", "-Irouter", "-Itests/native"]
     command += ["-MMD", "-MF", str(made.with_suffix(".d")), "-c", str(source)]
     _make(made, command, toolchain)
@@ -72,10 +99,10 @@ def _compile(source: Path, made: Path, toolchain: Toolchain) -> None:
 def _make(
     made: Path, arguments: list[str], toolchain: Toolchain, last: Sequence[str] = ()
 ) -> None:
-    # Under another name first: a build that is interrupted leaves nothing that looks done.
+    # Under another name first: an interrupted build leaves nothing that looks done.
     partial = made.with_name(f"{made.name}.{os.getpid()}.tmp")
     command = [toolchain.compiler, *arguments, "-o", str(partial), *last]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run(*command)
     if done.returncode:
         raise AssertionError(f"{made.name} does not build:\n{done.stderr}")
     partial.replace(made)
