@@ -252,7 +252,9 @@ void write_version(Json* json, const Version& version, const VersionTotals& tota
   json->key("queued").value(executors.queued(version));
   json->key("breaker").text(totals.is_open ? "open" : "closed");
   json->key("breaker_trips").value(totals.trips);
-  json->key("last_ms").value(totals.last_ms);
+  // Loops note monotonic time; the protocol wants milliseconds since 1970.
+  const auto since_1970 = static_cast<uint64_t>((realtime_ns() - monotonic_ns()) / 1'000'000);
+  json->key("last_ms").value(totals.last_ms == 0 ? 0 : totals.last_ms + since_1970);
   json->key("queue_ns").value(totals.queue_ns);
   json->key("batch_sizes").open('[');
   for (unsigned power = 0; power < 12; ++power) {
