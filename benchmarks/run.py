@@ -1,13 +1,15 @@
 """Asks every question, one after the other, each with the options given here."""
 
+from collections.abc import Sequence
+
 from benchmarks import large_tensor, publish, report, routing_cost, startup, throughput
 
 QUESTIONS = (throughput, routing_cost, publish, large_tensor, startup)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure everything with the options given."""
-    chosen = report.options(__doc__)
+    chosen = report.options(__doc__, arguments)
     for question in QUESTIONS:
         name = question.__name__.rpartition(".")[2]
         print(question.__doc__.strip().splitlines()[0], flush=True)
