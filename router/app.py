@@ -1,0 +1,233 @@
+"""The composition root: what the server is made of, and in which order it comes up.
+
+The only place that constructs and wires, and the only one that reads the environment.
+The process never imports ONNX Runtime's Python module or a gRPC server: the engine is
+both.
+
+Sockets are bound first, so that a taken address is an early error; the ops listener
+answers from then on ("starting"). Clients are let in last, when a table serves.
+"""
+
+import logging
+import os
+import platform
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from router import __version__
+from router.clock import Clock, SystemClock
+from router.config.check import Checks
+from router.config.config import Config
+from router.config.load import load_config
+from router.control.lifecycle import Actions, Lifecycle
+from router.control.listeners import (
+    UNIX_MODE_ADMIN,
+    UNIX_MODE_DATA,
+    Listener,
+    inherited_listeners,
+    open_listeners,
+)
+from router.control.options import engine_options, find_runtime_library
+from router.control.reload import Means, Reloader
+from router.control.serving import Serving
+from router.control.versions import Versions
+from router.engine._engine import (
+    ADMIN,
+    DATA,
+    Engine,
+    EngineStopped,
+    MethodEvent,
+    regex_problem,
+)
+from router.models.repository import list_versions
+from router.ops.health import Watchers, health_methods
+from router.ops.methods import Method, MethodPool, StreamMethod
+from router.ops.oip import oip_methods
+from router.ops.reflection import reflection_methods
+from router.store.sqlite import SqliteLog
+from router.telemetry.logs import configure_logs
+
+log = logging.getLogger(__name__)
+
+DATA_POOL = 0
+PULL_TIMEOUT_MS = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Where the server listens, by purpose."""
+
+    data: tuple[Listener, ...]
+    admin: tuple[Listener, ...]
+    ops: tuple[Listener, ...]
+
+    def addresses(self) -> dict[str, list[str]]:
+        return {
+            name: [one.address for one in getattr(self, name)]
+            for name in ("data", "admin", "ops")
+        }
+
+
+def serve(path: str | Path) -> int:
+    """Serve a configuration until told to stop; the exit code.
+
+    Raises RouterError when it cannot begin.
+    """
+    clock = SystemClock()
+    started_at = clock.monotonic()
+    configure_logs(clock)
+    checks = Checks(list_versions=list_versions, regex_problem=regex_problem)
+    config = load_config(path, checks)
+    with ExitStack() as stack:
+        listeners = _listen(config, stack)
+        engine = Engine(engine_options(config.server, len(os.sched_getaffinity(0))))
+        stack.callback(engine.stop)
+        serving = Serving(engine.snapshot, clock)
+        watchers = Watchers(serving, engine.send)
+        _serve_ops(listeners, engine, serving, stack)
+        store = SqliteLog(config.server.state, clock)
+        stack.callback(store.close)
+        means = Means(engine, store, clock, secrets.token_bytes, checks)
+        versions = Versions(engine, find_runtime_library())
+        reloader = Reloader(Path(path), means, serving, versions)
+        reloader.start(config)
+        _serve_clients(engine, listeners, serving, watchers, stack)
+        _say_ready(listeners, clock, started_at)
+        lifecycle = Lifecycle(
+            Actions(
+                reload=lambda: _reload(reloader, watchers),
+                tick=lambda: _tick(reloader, watchers),
+                drain=lambda: _drain(engine, serving, watchers, config),
+                stop=stack.close,
+            )
+        )
+        return lifecycle.run()
+
+
+def events(engine: Engine, pool: int) -> Iterator[MethodEvent]:
+    """What clients do on the methods of a pool, until the engine stops."""
+    while True:
+        try:
+            event = engine.next(pool, PULL_TIMEOUT_MS)
+        except EngineStopped:
+            return
+        if event is not None:
+            yield event
+
+
+def _listen(config: Config, stack: ExitStack) -> Listeners:
+    inherited = inherited_listeners(os.environ, os.getpid())
+    server = config.server
+
+    def open_all(
+        addresses: tuple[str, ...], name: str, mode: int
+    ) -> tuple[Listener, ...]:
+        opened = open_listeners(addresses, name, inherited, mode)
+        for one in opened:
+            stack.callback(one.close)
+        return tuple(opened)
+
+    listeners = Listeners(
+        data=open_all(server.listen, "data", UNIX_MODE_DATA),
+        admin=open_all(
+            (server.admin,) if server.admin else (), "admin", UNIX_MODE_ADMIN
+        ),
+        ops=open_all((server.ops,) if server.ops else (), "ops", UNIX_MODE_ADMIN),
+    )
+    for unclaimed in inherited:
+        log.warning("an inherited descriptor is not used", extra={"fields": {
+            "name": unclaimed.name}})  # fmt: skip
+        unclaimed.listener.close()
+    return listeners
+
+
+def _serve_ops(
+    listeners: Listeners, engine: Engine, serving: Serving, stack: ExitStack
+) -> None:
+    if not listeners.ops:
+        return
+    # A server without an ops listener does not pay for a web library.
+    from router.ops.web import OpsServer, OpsSources, ops_application
+    from router.telemetry.prometheus import (
+        ConfigStatus,
+        SnapshotCollector,
+        exposition,
+        registry_of,
+    )
+
+    def status() -> ConfigStatus:
+        served = serving.served
+        return ConfigStatus(
+            served.config_revision,
+            served.table_revision,
+            served.was_last_successful,
+            served.succeeded_at_s,
+        )
+
+    build = {"version": __version__, "python": platform.python_version()}
+    registry = registry_of(SnapshotCollector(engine.snapshot, status, build))
+    sources = OpsSources(lambda: exposition(registry), serving.unready_reasons)
+    for listener in listeners.ops:
+        server = OpsServer(ops_application(sources), listener.socket)
+        server.start()
+        stack.callback(server.stop)
+
+
+def _serve_clients(
+    engine: Engine,
+    listeners: Listeners,
+    serving: Serving,
+    watchers: Watchers,
+    stack: ExitStack,
+) -> None:
+    methods: tuple[Method, ...] = (
+        *oip_methods(serving, engine.snapshot),
+        *health_methods(serving, watchers),
+        *reflection_methods(engine.send),
+    )
+    numbered = {
+        engine.method(
+            method.path,
+            streaming=isinstance(method, StreamMethod),
+            pool=DATA_POOL,
+            listeners=DATA | ADMIN,
+        ): method
+        for method in methods
+    }
+    pool = MethodPool("methods", events(engine, DATA_POOL), engine.send, numbered)
+    for kind, opened in ((DATA, listeners.data), (ADMIN, listeners.admin)):
+        for listener in opened:
+            listener.listen()
+            engine.listen(listener.socket.fileno(), kind)
+    engine.start()
+    pool.start()
+    # Callbacks run last in, first out: the engine stops, then its pool can be joined.
+    stack.callback(pool.join)
+    stack.callback(engine.stop)
+    serving.start()
+
+
+def _say_ready(listeners: Listeners, clock: Clock, started_at: float) -> None:
+    elapsed_ms = round((clock.monotonic() - started_at) * 1000)
+    fields = {"version": __version__, "ready_ms": elapsed_ms, **listeners.addresses()}
+    log.info("ready", extra={"fields": fields})
+
+
+def _reload(reloader: Reloader, watchers: Watchers) -> None:
+    reloader.reload("SIGHUP")
+    watchers.refresh()
+
+
+def _tick(reloader: Reloader, watchers: Watchers) -> None:
+    reloader.poll()
+    watchers.refresh()
+
+
+def _drain(engine: Engine, serving: Serving, watchers: Watchers, config: Config) -> int:
+    serving.drain()
+    log.info("draining", extra={"fields": {"grace_s": config.server.drain_s}})
+    watchers.end()
+    return engine.drain(config.server.drain_s)

@@ -1,0 +1,209 @@
+"""A configuration takes effect: load, store, publish, unload; or it does not, and why.
+
+The order is what makes it safe. Everything that can be refused is tried before anything
+is stored, everything is stored before it is published, and the table is published
+before a version is unloaded. Whatever goes wrong, the table that was serving keeps
+serving.
+
+One thread calls this; a storm of changes is a sequence of reloads, each of the newest
+file.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from router.clock import Clock
+from router.config.check import Checks
+from router.config.config import Config
+from router.config.load import load_config
+from router.config.model import served_versions, stable_of
+from router.control.apply import ControlLog, Entropy, apply_config
+from router.control.files import FileState, has_changed, look_at
+from router.control.serving import Served, Serving
+from router.control.state import fold
+from router.control.versions import Key, Loader, Loading, Versions, catalogue_of
+from router.errors import ConfigError, RouterError
+from router.models.repository import find_served, list_models
+from router.plan.compile import compile_plan
+from router.plan.diff import diff_plans
+from router.plan.encode import encode
+from router.plan.plan import Model, Plan
+
+log = logging.getLogger(__name__)
+
+ACTOR = "router serve"
+REVISION_AT = slice(16, 24)  # `revision` in fh_header
+
+
+class Publisher(Loader, Protocol):
+    """The engine's calls this file makes."""
+
+    def publish(self, table: bytes) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What reloading needs of the world."""
+
+    engine: Publisher
+    log: ControlLog
+    clock: Clock
+    entropy: Entropy
+    checks: Checks
+
+
+class Reloader:
+    """Owner of the configuration file's state, the loaded versions and the plan."""
+
+    def __init__(
+        self, path: Path, means: Means, serving: Serving, versions: Versions
+    ) -> None:
+        self._path, self._means, self._serving = path, means, serving
+        self._versions = versions
+        self._plan: Plan | None = None
+        self._config: Config | None = None
+        self._file = FileState(None, b"")
+
+    def start(self, config: Config) -> None:
+        """Let the first configuration take effect; RouterError when it cannot."""
+        self._file = look_at(self._path)
+        self._take(config)
+
+    def poll(self) -> bool:
+        """Reload when the file has changed; whether it did."""
+        now = look_at(self._path, self._file)
+        if not has_changed(self._file, now):
+            return False
+        self._file = now
+        self.reload("the file has changed")
+        return True
+
+    def reload(self, reason: str) -> bool:
+        """Read the file again; on any problem say so and change nothing."""
+        self._file = look_at(self._path)
+        try:
+            self._take(load_config(self._path, self._means.checks), reason)
+        except ConfigError as error:
+            for problem in error.problems:
+                _report(reason, str(problem))
+        except RouterError as error:
+            _report(reason, str(error))
+        except Exception:
+            # Whatever it was, the old table serves and the next change is looked at.
+            log.exception("a configuration is refused", extra={"fields": {
+                "reason": reason}})  # fmt: skip
+        else:
+            return True
+        failed = replace(self._serving.served, was_last_successful=False)
+        self._serving.put(failed)
+        return False
+
+    def _take(self, config: Config, reason: str = "start") -> None:
+        listed = list_models(config)
+        stables = {
+            model.name: stable_of(model, served_versions(model, listed[model.name]))
+            for model in config.models
+        }
+        loading = self._versions.load(config, find_served(config, listed), stables)
+        try:
+            if loading.problems:
+                raise ConfigError(loading.problems)
+            plan, table = self._publish(config, listed, loading, reason)
+        except BaseException:
+            self._versions.discard(loading)
+            raise
+        self._versions.commit(loading)
+        revision = f"{int.from_bytes(table[REVISION_AT], 'little'):016x}"
+        self._serving.put(
+            Served(
+                catalogue_of(loading, stables),
+                plan.config_revision,
+                revision,
+                True,
+                self._means.clock.now(),
+            )
+        )
+        _report_published(self._plan, plan, revision, reason)
+        self._warn_about_server(config)
+        self._plan, self._config = plan, config
+
+    def _publish(
+        self,
+        config: Config,
+        listed: dict[str, tuple[int, ...]],
+        loading: Loading,
+        reason: str,
+    ) -> tuple[Plan, bytes]:
+        means = self._means
+        # Compiled once for nothing: what cannot be laid out must not be stored.
+        encode(compile_plan(config, fold(means.log.read()).states(listed)))
+        plan = apply_config(config, listed, means.log, ACTOR, means.entropy, reason)
+        plan = without_unavailable(plan, loading.unavailable)
+        table = encode(plan)
+        means.engine.publish(table)
+        return plan, table
+
+    def _warn_about_server(self, config: Config) -> None:
+        if self._config is not None and self._config.server != config.server:
+            log.warning("server settings take effect at the next start")
+
+
+def without_unavailable(plan: Plan, unavailable: frozenset[Key]) -> Plan:
+    """The plan with these versions disabled: their share goes to stable."""
+
+    def variants_of(model: Model) -> Model:
+        return replace(
+            model,
+            variants=tuple(
+                replace(v, is_disabled=True)
+                if (model.name, v.version) in unavailable
+                else v
+                for v in model.variants
+            ),
+        )
+
+    return replace(plan, models=tuple(variants_of(model) for model in plan.models))
+
+
+def _report(reason: str, problem: str) -> None:
+    log.error(
+        "a configuration is refused",
+        extra={"fields": {"reason": reason, "problem": problem}},
+    )
+
+
+def _report_published(old: Plan | None, new: Plan, revision: str, reason: str) -> None:
+    diff = diff_plans(old, new)
+    log.info(
+        "published",
+        extra={
+            "fields": {
+                "reason": reason,
+                "config_revision": new.config_revision,
+                "table_revision": revision,
+                "models": [
+                    _describe(model) for model in diff.models if model.change != "same"
+                ],
+            }
+        },
+    )
+
+
+def _describe(model: Any) -> dict[str, Any]:
+    return {
+        "model": model.name,
+        "change": model.change,
+        "notes": list(model.notes),
+        "rules": [
+            {
+                "rule": rule.name,
+                "change": rule.change,
+                "moves_bp": {f"{m.source}->{m.target}": m.share_bp for m in rule.moves},
+                "notes": list(rule.notes),
+            }
+            for rule in model.rules
+            if rule.change != "same"
+        ],
+    }

@@ -1,0 +1,232 @@
+"""Which versions the engine holds, and how a configuration changes that.
+
+A version is told apart by what it was made from: the file's signs, the manifest's
+checksums and its options. One that is unchanged is left alone, so a reload costs what
+is new. Loading comes first and is undone when the configuration cannot take effect
+after all; unloading comes last, when nothing routes to a version any more.
+
+A version that cannot be loaded is a problem of the configuration, with two exceptions:
+a candidate at start, and a candidate that was unavailable before. A router that came up
+without it, or keeps running without it, serves better than one that does not.
+"""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from router.config.config import Config
+from router.config.model import Model
+from router.control.options import version_options
+from router.control.serving import Catalogue, ModelEntry, Tensor, VersionEntry
+from router.errors import EngineError, ModelError, Problem
+from router.models.repository import ModelFile
+
+log = logging.getLogger(__name__)
+
+Key = tuple[str, int]
+REPORTED = ("providers", "may_batch", "memory_bytes")
+MISMATCH = "its inputs or outputs differ from stable's"
+
+
+class Loader(Protocol):
+    """The engine's calls this file makes."""
+
+    def load(
+        self, model: str, version: int, data: bytes, options: Mapping[str, str]
+    ) -> dict[str, Any]: ...
+
+    def unload(self, model: str, version: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a loaded version was made from."""
+
+    signs: tuple[int, ...]
+    checksums: tuple[tuple[str, str], ...]
+    options: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version as it came out of loading; `entry` says whether it can serve."""
+
+    identity: Identity
+    entry: VersionEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """What loading came to; nothing is routed to these versions yet."""
+
+    versions: Mapping[Key, Loaded]
+    fresh: frozenset[Key]
+    problems: tuple[Problem, ...]
+
+    @property
+    def unavailable(self) -> frozenset[Key]:
+        return frozenset(self.versions.keys() - _loaded(self.versions))
+
+
+class Versions:
+    """Owner of the list of versions that the engine holds for the current table."""
+
+    def __init__(self, engine: Loader, library: str) -> None:
+        self._engine, self._library = engine, library
+        self._current: dict[Key, Loaded] = {}
+
+    def load(
+        self, config: Config, files: Iterable[ModelFile], stables: Mapping[str, int]
+    ) -> Loading:
+        """Load what is new. With problems in the result, call `discard` with it."""
+        models = {model.name: model for model in config.models}
+        is_start = not self._current
+        versions: dict[Key, Loaded] = {}
+        fresh, problems = set(), []
+        for file in files:
+            key = file.model, file.version
+            before = self._current.get(key)
+            identity = self._identity(models[file.model], file)
+            if before and before.entry.is_loaded and before.identity == identity:
+                versions[key] = before
+                continue
+            loaded = self._load(file, identity)
+            versions[key] = loaded
+            if loaded.entry.is_loaded:
+                fresh.add(key)
+            elif not _may_be_absent(key, stables, before, is_start):
+                problems.append(_problem(file, loaded.entry.reason))
+        for key in _mismatches(models, versions, stables):
+            differs = _without(versions[key], MISMATCH)
+            before = self._current.get(key)
+            if not _may_be_absent(key, stables, before, is_start):
+                problems.append(_mismatch_problem(key))
+            versions[key] = differs
+        return Loading(versions, frozenset(fresh), tuple(problems))
+
+    def discard(self, loading: Loading) -> None:
+        """Forget what was loaded for nothing. The current versions stay."""
+        for key in loading.fresh - self._current.keys():
+            self._engine.unload(*key)
+
+    def commit(self, loading: Loading) -> None:
+        """The table was published: unload what it does not route to."""
+        held = _loaded(self._current) | loading.fresh
+        wanted = _loaded(loading.versions)
+        for key in sorted(held - wanted):
+            self._engine.unload(*key)
+        self._current = dict(loading.versions)
+
+    def _identity(self, model: Model, file: ModelFile) -> Identity:
+        options = version_options(model, file.version, self._library)
+        return Identity(
+            _signs(file),
+            tuple(sorted(file.manifest.files.items())),
+            tuple(sorted(options.items())),
+        )
+
+    def _load(self, file: ModelFile, identity: Identity) -> Loaded:
+        fields = {"model": file.model, "version": file.version}
+        try:
+            report = self._engine.load(
+                file.model, file.version, file.read(), dict(identity.options)
+            )
+        except (EngineError, ModelError) as error:
+            log.error(
+                "a version cannot be loaded",
+                extra={"fields": {**fields, "problem": str(error)}},
+            )
+            return Loaded(identity, VersionEntry(file.version, False, str(error)))
+        for warning in report["warnings"]:
+            fields_of_warning = {**fields, "warning": warning}
+            log.warning("loaded with a warning", extra={"fields": fields_of_warning})
+        log.info(
+            "a version is loaded",
+            extra={"fields": fields | {key: report[key] for key in REPORTED}},
+        )
+        return Loaded(identity, _entry(file.version, report))
+
+
+def catalogue_of(loading: Loading, stables: Mapping[str, int]) -> Catalogue:
+    """The versions as clients see them, by model, in ascending order."""
+    models: dict[str, list[VersionEntry]] = {name: [] for name in sorted(stables)}
+    for (model, _), loaded in sorted(loading.versions.items()):
+        models[model].append(loaded.entry)
+    return Catalogue(
+        {
+            name: ModelEntry(name, stables[name], tuple(entries))
+            for name, entries in models.items()
+        }
+    )
+
+
+def _entry(version: int, report: Mapping[str, Any]) -> VersionEntry:
+    return VersionEntry(
+        version,
+        True,
+        platform=report["platform"],
+        inputs=tuple(_tensor(tensor) for tensor in report["inputs"]),
+        outputs=tuple(_tensor(tensor) for tensor in report["outputs"]),
+    )
+
+
+def _loaded(versions: Mapping[Key, Loaded]) -> set[Key]:
+    return {key for key, loaded in versions.items() if loaded.entry.is_loaded}
+
+
+def _tensor(report: Mapping[str, Any]) -> Tensor:
+    return Tensor(report["name"], report["datatype"], tuple(report["shape"]))
+
+
+def _without(loaded: Loaded, reason: str) -> Loaded:
+    return Loaded(loaded.identity, VersionEntry(loaded.entry.version, False, reason))
+
+
+def _may_be_absent(
+    key: Key, stables: Mapping[str, int], before: Loaded | None, is_start: bool
+) -> bool:
+    if stables[key[0]] == key[1]:
+        return False
+    return is_start or (before is not None and not before.entry.is_loaded)
+
+
+def _mismatches(
+    models: Mapping[str, Model],
+    versions: Mapping[Key, Loaded],
+    stables: Mapping[str, int],
+) -> list[Key]:
+    """Versions that cannot stand in for stable: a client could tell them apart."""
+    found = []
+    for (name, version), loaded in versions.items():
+        stable = versions[name, stables[name]].entry
+        if models[name].on_mismatch == "allow" or not loaded.entry.is_loaded:
+            continue
+        if stable.is_loaded and _signature(loaded.entry) != _signature(stable):
+            found.append((name, version))
+    return found
+
+
+def _signature(entry: VersionEntry) -> tuple[frozenset[Tensor], frozenset[Tensor]]:
+    return frozenset(entry.inputs), frozenset(entry.outputs)
+
+
+def _problem(file: ModelFile, reason: str) -> Problem:
+    return Problem(str(file.path), 0, f"models.{file.model}.{file.version}", reason)
+
+
+def _mismatch_problem(key: Key) -> Problem:
+    return Problem(
+        f"{key[1]}/model.onnx", 0, f"models.{key[0]}.{key[1]}",
+        MISMATCH, "", "or set on_mismatch: allow",
+    )  # fmt: skip
+
+
+def _signs(file: ModelFile) -> tuple[int, ...]:
+    """Cheap signs that the file is the one that was loaded."""
+    try:
+        found = os.stat(file.path)
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
