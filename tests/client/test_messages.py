@@ -86,7 +86,7 @@ def test_we_live_beside_tritonclient_whoever_comes_first(
         "theirs": "import tritonclient.grpc",
     }
     program = "\n".join(lines[who] for who in order)
-    subprocess.run([sys.executable, "-c", program], check=True)
+    subprocess.run([sys.executable, "-P", "-c", program], check=True)
 
 
 def test_a_message_has_one_class() -> None:
