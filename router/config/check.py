@@ -10,18 +10,17 @@ as functions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from router.config import audience as conditions
 from router.config.audience import AudienceRef, Condition, Test
+from router.config.check_routes import check_routes
 from router.config.config import Config
-from router.config.model import Model, served_versions, stable_of
-from router.config.problems import Finding, Path, did_you_mean
-from router.config.route import Route, route_name
+from router.config.model import Model, stable_of
+from router.config.problems import Finding, Known, Path, nowhere
+from router.config.served import ListVersions, Served, find_served, have
 from router.config.server import parse_address
-from router.config.values import BASIS_POINTS
-from router.errors import RouterError
 
 # The routing table's own limits (`_fasthash.h`), said here in the file's words.
 VARIANTS_MAX = 64
@@ -37,34 +36,16 @@ Finder = Iterator[Finding]
 class Checks:
     """What the checks may ask the outside world; None leaves that check out."""
 
-    list_versions: Callable[[str], tuple[int, ...]] | None = None
+    list_versions: ListVersions | None = None
     """The versions in a repository; raises RouterError when it cannot be read."""
     regex_problem: Callable[[str], str | None] | None = None
     """Why an expression does not compile, or None."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """Names whose owners could not be read."""
-
-    models: frozenset[str] = frozenset()
-    audiences: frozenset[str] = frozenset()
-    layers: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """What is known about a model's versions."""
-
-    versions: tuple[int, ...] | None
-    """None when nobody listed them."""
-    findings: tuple[Finding, ...] = field(default=())
-
-
 def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Finding]:
     """Every cross-reference problem of a configuration."""
     served = {
-        model.name: _served(model, ("models", i), checks)
+        model.name: find_served(model, ("models", i), checks.list_versions)
         for i, model in enumerate(config.models)
     }
     yield from _check_server(config)
@@ -72,8 +53,7 @@ def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Findi
     for i, model in enumerate(config.models):
         yield from _check_model(config, model, ("models", i), served[model.name])
     yield from _check_audiences(config, checks, known)
-    yield from _check_routes(config, served, known)
-    yield from _check_variant_names(config)
+    yield from check_routes(config, served, known)
 
 
 def _check_server(config: Config) -> Finder:
@@ -121,46 +101,6 @@ def _check_names(config: Config) -> Finder:
         yield Finding(("models",), "nothing to serve", "", "name at least one model")
 
 
-def _served(model: Model, path: Path, checks: Checks) -> Served:
-    if checks.list_versions is None:
-        is_listed = isinstance(model.versions, tuple)
-        return Served(served_versions(model, ()) if is_listed else None)
-    try:
-        listed = checks.list_versions(model.repository)
-    except RouterError as error:
-        return Served(
-            None, (Finding((*path, "repository"), str(error), repr(model.repository)),)
-        )
-    if not listed:
-        return Served(
-            None,
-            (
-                Finding(
-                    (*path, "repository"), "no version in this repository",
-                    repr(model.repository), "it needs <version>/model.onnx",
-                ),
-            ),
-        )  # fmt: skip
-    findings = tuple(
-        Finding(place, "no such version in the repository", str(version), _have(listed))
-        for place, version in _named_versions(model, path)
-        if version not in listed
-    )
-    return Served(served_versions(model, listed), findings)
-
-
-def _named_versions(model: Model, path: Path) -> Iterator[tuple[Path, int]]:
-    versions = model.versions
-    if isinstance(versions, tuple):
-        yield from (((*path, "versions", i), v) for i, v in enumerate(versions))
-    elif isinstance(versions, dict):
-        yield from (((*path, "versions", version), version) for version in versions)
-
-
-def _have(versions: Iterable[int]) -> str:
-    return f"it has {', '.join(str(version) for version in versions)}"
-
-
 def _check_model(config: Config, model: Model, path: Path, served: Served) -> Finder:
     yield from served.findings
     if isinstance(model.versions, tuple):
@@ -184,7 +124,7 @@ def _check_model(config: Config, model: Model, path: Path, served: Served) -> Fi
     if stable not in versions:
         yield Finding(
             (*path, "stable"), "stable is not among the versions served", str(stable),
-            _have(versions),
+            have(versions),
         )  # fmt: skip
     if isinstance(model.versions, dict):
         own = model.versions.get(stable)
@@ -228,12 +168,12 @@ def leaves_of(
         case conditions.AnyOf(any=members):
             for i, member in enumerate(members):
                 yield from leaves_of(member, (*path, "any", i))
-        case conditions.NotOf(not_=member):
-            yield from leaves_of(member, (*path, "not"))
+        case _:
+            yield from leaves_of(condition.not_, (*path, "not"))
 
 
 def _check_audiences(config: Config, checks: Checks, known: Known) -> Finder:
-    names = {audience.name for audience in config.audiences}
+    names = {audience.name for audience in config.audiences} | known.audiences
     references: dict[str, list[str]] = {}
     tests: dict[str, int] = {}
     for i, audience in enumerate(config.audiences):
@@ -244,8 +184,8 @@ def _check_audiences(config: Config, checks: Checks, known: Known) -> Finder:
                 yield from _check_regex(leaf, path, checks)
                 continue
             references[audience.name].append(leaf.audience)
-            if leaf.audience not in names | known.audiences:
-                yield _nowhere((*path, "audience"), "audience", leaf.audience, names)
+            if leaf.audience not in names:
+                yield nowhere((*path, "audience"), "audience", leaf.audience, names)
     on_cycle = _cycles(references)
     sizes: dict[str, tuple[int, int]] = {}
     for i, audience in enumerate(config.audiences):
@@ -318,89 +258,3 @@ def _size(
         depth = max((1 + sizes[n][1] for n in referred), default=0)
         sizes[name] = (size, depth)
     return sizes[start]
-
-
-def _nowhere(path: Path, kind: str, name: str, names: Iterable[str]) -> Finding:
-    return Finding(
-        path, f"no {kind} of this name", repr(name), did_you_mean(name, names)
-    )
-
-
-def _check_routes(config: Config, served: dict[str, Served], known: Known) -> Finder:
-    audiences = {audience.name for audience in config.audiences}
-    layers = {layer.name for layer in config.layers}
-    names: dict[str, int] = {}
-    closed: dict[tuple[str, str | None], int] = {}
-    for i, route in enumerate(config.routes):
-        path: Path = ("routes", i)
-        if route.model not in known.models | served.keys():
-            yield _nowhere((*path, "model"), "model", route.model, served)
-        if route.audience and route.audience not in audiences | known.audiences:
-            yield _nowhere((*path, "audience"), "audience", route.audience, audiences)
-        if route.layer and route.layer not in layers | known.layers | {route.model}:
-            yield _nowhere((*path, "layer"), "layer", route.layer, layers)
-        yield from _check_split(route, path, served)
-        earlier = closed.get(
-            (route.model, None), closed.get((route.model, route.audience))
-        )
-        name = route_name(route)
-        if earlier is not None:
-            yield Finding(
-                path, f"never reached: routes[{earlier}] answers before it", "",
-                "routes are tried in order; put this one first or remove it",
-            )  # fmt: skip
-        elif name in names:
-            yield Finding(
-                path, f"routes[{names[name]}] has this name too", repr(name),
-                "give one of them a name of its own",
-            )  # fmt: skip
-        closed.setdefault((route.model, route.audience), i)
-        names.setdefault(name, i)
-
-
-def _check_split(route: Route, path: Path, served: dict[str, Served]) -> Finder:
-    versions = served[route.model].versions if route.model in served else None
-    named: list[tuple[Path, int]] = []
-    if route.version is not None:
-        named = [((*path, "version"), route.version)]
-    elif route.split is not None:
-        named = [((*path, "split", i), s.version) for i, s in enumerate(route.split)]
-        total = sum(share.weight for share in route.split)
-        if total != BASIS_POINTS:
-            yield Finding(
-                (*path, "split"), "weights add up to 100 percent", f"{total / 100:g}"
-            )
-    for i, (place, version) in enumerate(named):
-        if version in [v for _, v in named[:i]]:
-            yield Finding(place, "this version has a share already", str(version))
-        if versions is not None and version not in versions:
-            yield Finding(
-                place, f"model '{route.model}' does not serve this version",
-                str(version), _have(versions),
-            )  # fmt: skip
-
-
-def _check_variant_names(config: Config) -> Finder:
-    """A version has one name and a name one version, across all routes of a model."""
-    given: dict[tuple[str, int], str] = {}
-    for path, model, version, name in _variant_names(config):
-        first = given.setdefault((model, version), name)
-        owner = next(v for (m, v), n in given.items() if m == model and n == first)
-        if first != name:
-            yield Finding(path, f"this version is named '{first}' already", repr(name))
-        elif owner != version:
-            yield Finding(path, f"version {owner} has this name already", repr(name))
-
-
-def _variant_names(config: Config) -> Iterator[tuple[Path, str, int, str]]:
-    for i, model in enumerate(config.models):
-        if isinstance(model.versions, dict):
-            for version, own in model.versions.items():
-                if own.name is not None:
-                    path: Path = ("models", i, "versions", version, "name")
-                    yield path, model.name, version, own.name
-    for i, route in enumerate(config.routes):
-        for j, share in enumerate(route.split or ()):
-            if share.name is not None:
-                place: Path = ("routes", i, "split", j, "name")
-                yield place, route.model, share.version, share.name

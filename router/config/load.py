@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from router.config.check import Checks, Known, check_config
+from router.config.check import Checks, check_config
 from router.config.config import API_VERSION, Config
-from router.config.problems import Finding, Path, from_schema, path_text
+from router.config.problems import Finding, Known, Path, from_schema, locate, path_text
 from router.errors import ConfigError, Problem
 
 SIZE_MAX = 1024 * 1024
@@ -99,11 +99,11 @@ def load_config(path: str | FilePath, checks: Checks = NO_CHECKS) -> Config:
 def read_config(data: bytes | str, file: str, checks: Checks = NO_CHECKS) -> Config:
     """The configuration in a text; ConfigError with every problem if it has any."""
     document = parse_document(data, file)
-    config, origin = _validate(document)
+    config, value, origin = _validate(document)
     if config is not None:
         known = _known(document.value)
         for finding in check_config(config, checks, known):
-            path = _translate(finding.path, origin)
+            path = _translate(locate(value, finding.path), origin)
             if not _is_about_dead(path, document.dead):
                 found = Finding(path, finding.message, finding.value, finding.remedy)
                 document.findings.append((found, document.line_of(path)))
@@ -276,14 +276,14 @@ def _scalar(event: Any) -> Any:
 # -- schema ----------------------------------------------------------------------------
 
 
-def _validate(document: Document) -> tuple[Config | None, dict[Path, Path]]:
+def _validate(document: Document) -> tuple[Config | None, Any, dict[Path, Path]]:
     """The configuration without the places that do not fit, each of them reported."""
     if not isinstance(document.value, dict):
         if not document.findings:
             _report(
                 document, (), 1, "expected a mapping of api_version, models and so on"
             )
-        return None, {}
+        return None, None, {}
     while True:
         origin: dict[Path, Path] = {}
         value = _prune(document.value, (), (), document.dead, origin)
@@ -292,7 +292,7 @@ def _validate(document: Document) -> tuple[Config | None, dict[Path, Path]]:
             if (key,) in document.dead:
                 value.setdefault(key, filler)
         try:
-            return Config.model_validate(value), origin
+            return Config.model_validate(value), value, origin
         except ValidationError as error:
             _bury(document, error, value, origin)
 
@@ -301,11 +301,12 @@ def _bury(
     document: Document, error: ValidationError, value: Any, origin: dict[Path, Path]
 ) -> None:
     """Report what did not fit and mark it dead; every call marks something more."""
-    newly: set[Path] = set()
     founds = [from_schema(detail, value) for detail in error.errors()]
-    for found in sorted(founds, key=lambda found: -len(found.path)):
-        path = _translate(found.path, origin)
-        if _is_about_dead(path, newly):
+    paths = [_translate(found.path, origin) for found in founds]
+    newly: set[Path] = set()
+    for found, path in zip(founds, paths, strict=True):
+        is_container = any(len(p) > len(path) and p[: len(path)] == path for p in paths)
+        if path in newly or is_container:
             continue  # another member of the same union, or a list that lost a member
         newly.add(path)
         if not _is_about_dead(path, document.dead):

@@ -39,6 +39,15 @@ class Finding:
     remedy: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Names whose owners could not be read."""
+
+    models: frozenset[str] = frozenset()
+    audiences: frozenset[str] = frozenset()
+    layers: frozenset[str] = frozenset()
+
+
 # Which keys a mapping may have, by the key it stands under: only for suggestions.
 _MAPPINGS: dict[str, type[BaseModel]] = {
     "server": Server,
@@ -109,6 +118,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return ""
 
 
+def nowhere(path: Path, kind: str, name: str, names: Iterable[str]) -> Finding:
+    return Finding(
+        path, f"no {kind} of this name", repr(name), did_you_mean(name, names)
+    )
+
+
 def resolve(value: Any, location: Path) -> Path:
     """The part of an error's location that exists in the value.
 
@@ -118,23 +133,42 @@ def resolve(value: Any, location: Path) -> Path:
     """
     path: list[str | int] = []
     for part in location:
-        if isinstance(value, dict):
-            key = _key_of(value, part)
-            if key is None:
-                continue
-            path.append(key)
-            value = value[key]
-        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
-            path.append(part)
-            value = value[part]
+        step = _step(value, part, path[-1] if path else "")
+        if step is not None:
+            path.append(step)
+            value = value[step]
     return tuple(path)
 
 
-def _key_of(value: dict[Any, Any], part: str | int) -> str | int | None:
-    if part in value:
+def locate(value: Any, place: Path) -> Path:
+    """A place a check found, as it stands in the value: up to where the value says
+    nothing, and then the rest."""
+    path: list[str | int] = []
+    for at, part in enumerate(place):
+        step = _step(value, part, path[-1] if path else "")
+        if step is None:
+            return (*path, *place[at:])
+        path.append(step)
+        value = value[step]
+    return tuple(path)
+
+
+# Lists that may be written as mappings: their members are found by position.
+_SHORT_FORMS = ("split", "providers")
+
+
+def _step(value: Any, part: str | int, under: str | int) -> str | int | None:
+    """The key or index that a part names, if the value has it."""
+    if isinstance(value, dict):
+        if under in _SHORT_FORMS and isinstance(part, int):
+            return list(value)[part]  # type: ignore[no-any-return]
+        # Locations name keys as text, also where the file has numbers.
+        return (
+            part if part in value else next((k for k in value if str(k) == part), None)
+        )
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
         return part
-    # Locations name mapping keys as text, also where the file has numbers.
-    return next((key for key in value if str(key) == part), None)
+    return None
 
 
 def from_schema(error: ErrorDetails, value: Any) -> Finding:

@@ -14,12 +14,17 @@ from pathlib import Path
 
 from router.config.config import Config
 from router.config.model import served_versions
-from router.errors import ModelError
+from router.errors import ModelError, RouterError
 from router.models.external import external_paths
 from router.models.manifest import Manifest, read_manifest
 
 FILE_NAME = "model.onnx"
+VERSION_MAX = 2**32 - 1  # the routing table's field
 _VERSION = re.compile(r"[1-9][0-9]{0,9}")
+
+
+class RepositoryError(RouterError):
+    """A repository that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +60,20 @@ class ModelFile:
 
 
 def list_versions(repository: str | Path) -> tuple[int, ...]:
-    """The versions in a repository, in order. ModelError when it cannot be read."""
+    """The versions in a repository, in order; RepositoryError if it cannot be read."""
     root = Path(repository)
     try:
         entries = sorted(root.iterdir())
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
-        raise ModelError(
-            root.name, 0, f"cannot read the repository: {reason}"
-        ) from None
+        raise RepositoryError(f"cannot read the repository: {reason}") from None
     return tuple(
         sorted(
             int(entry.name)
             for entry in entries
-            if _VERSION.fullmatch(entry.name) and _find(root, int(entry.name))
+            if _VERSION.fullmatch(entry.name)
+            and int(entry.name) <= VERSION_MAX
+            and _find(root, int(entry.name))
         )
     )
 

@@ -54,7 +54,7 @@ def _compile(
             return Not(_compile(member, by_name, made))
         case written.AudienceRef(audience=name):
             return _compile_named(name, by_name, made)
-        case written.Test():
+        case _:
             return _compile_test(condition)
 
 

@@ -60,7 +60,7 @@ class TestExplained:
 
 @dataclass(frozen=True, slots=True)
 class RuleExplained:
-    """One rule in the order tried, with the bucket drawn and the version found there."""
+    """One rule in the order tried, its bucket and the version found there."""
 
     name: str
     is_match: bool
