@@ -556,8 +556,11 @@ void Loop::finish_attempt(Call* call, unsigned which, const Batch& batch) {
 bool Loop::may_fall_back(const Call& call) const {
   const fh_model& model = call.table->live->view.models[call.model];
   const uint32_t stable = model.variant_first + model.stable;
-  return (model.flags & FH_MODEL_FALLBACK) != 0 && call.assigned != stable &&
-         call.decision.reason != FH_REASON_STATIC &&
+  // A pin is static without a rule: who named a version wants that one or none. A rule
+  // that gives everybody one version is static too, and is a rollout like any other.
+  const bool is_pin =
+      call.decision.reason == FH_REASON_STATIC && call.decision.rule == FH_NONE;
+  return (model.flags & FH_MODEL_FALLBACK) != 0 && call.assigned != stable && !is_pin &&
          call.table->variants[stable].version != nullptr;
 }
 
