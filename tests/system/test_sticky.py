@@ -90,6 +90,8 @@ def test_growth_moves_nobody_back_and_nobody_between_candidates(
 def test_shrinking_moves_only_those_who_lose_their_version(
     server: testing.Server,
 ) -> None:
+    # From nothing: what was claimed beside another candidate is no prefix of the order.
+    server.reload(config(server.directory, 100))
     server.reload(config(server.directory, 20, 80))
     before = dealt(server)
     server.reload(config(server.directory, 60, 40))
