@@ -102,7 +102,8 @@ def serve(path: str | Path) -> int:
                 tick=lambda: _tick(reloader, watchers),
                 drain=lambda: _drain(engine, serving, watchers, config),
                 stop=stack.close,
-            )
+            ),
+            clock,
         )
         return lifecycle.run()
 

@@ -15,9 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
+from router.clock import Clock
+
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+# `timeout` and supervisors signal a process and then its group: that is one wish.
+REPEAT_S = 0.5
 # A version that is being loaded cannot be interrupted; leaving does not wait for it.
 JOIN_TIMEOUT_S = 5.0
 LEAVE = (signal.SIGTERM, signal.SIGINT)
@@ -40,8 +44,8 @@ class Actions:
 class Lifecycle:
     """Owner of the signal handlers and the control thread; on the main thread."""
 
-    def __init__(self, actions: Actions) -> None:
-        self._actions = actions
+    def __init__(self, actions: Actions, clock: Clock) -> None:
+        self._actions, self._clock = actions, clock
         # Its put may be called from a handler that interrupts another put.
         self._inbox: queue.SimpleQueue[int] = queue.SimpleQueue()
         self._wake = threading.Event()
@@ -77,12 +81,14 @@ class Lifecycle:
         self._wake.set()
         drain = threading.Thread(target=self._drain, name="drain", daemon=True)
         drain.start()
+        told_at = self._clock.monotonic()
         while drain.is_alive():
             try:
                 number = self._inbox.get(timeout=0.05)
             except queue.Empty:
                 continue
-            if number in LEAVE:
+            is_again = self._clock.monotonic() - told_at > REPEAT_S
+            if number in LEAVE and is_again:
                 log.warning("leaving at once: told so twice")
                 logging.shutdown()
                 os._exit(128 + number)

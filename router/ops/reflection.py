@@ -56,7 +56,7 @@ def reflection_methods(send: Send) -> tuple[Method, ...]:
     )
 
 
-def _services(answer: Any, _: str) -> None:
+def _services(answer: Any, _: Any) -> None:
     for name in SERVICES:
         answer.list_services_response.service.add(name=name)
 
@@ -117,7 +117,7 @@ def _extensions(answer: Any, name: str) -> None:
     _not_found(answer, f"'{name}' has no extensions")
 
 
-def _unknown(answer: Any, _: str) -> None:
+def _unknown(answer: Any, _: Any) -> None:
     answer.error_response.error_code = Code.INVALID_ARGUMENT
     answer.error_response.error_message = "the request asks for nothing"
 

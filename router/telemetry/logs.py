@@ -20,6 +20,7 @@ TEXT_LEN_MAX = 2_000
 TRACE_LEN_MAX = 8_000
 FIELDS_MAX = 32
 ITEMS_MAX = 50
+DEPTH_MAX = 8
 # A burst of lines an operator can still read, and at most two a second for ever after.
 BURST = 20
 REFILL_PER_S = 2.0
@@ -41,9 +42,9 @@ def plain(value: Any, depth: int = 0) -> Any:
     """A JSON value of bounded size that says what `value` was."""
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, dict) and depth < 4:
+    if isinstance(value, dict) and depth < DEPTH_MAX:
         return {cut(str(k)): plain(v, depth + 1) for k, v in _first(value.items())}
-    if isinstance(value, list | tuple) and depth < 4:
+    if isinstance(value, list | tuple) and depth < DEPTH_MAX:
         return [plain(item, depth + 1) for item in _first(value)]
     return cut(str(value))
 

@@ -161,7 +161,8 @@ def _histogram(
 
 
 def _variant(entry: Mapping[str, Any]) -> Labels:
-    return entry["model"], str(entry["version"]), entry["variant"]
+    # Version 0 stands for none: requests refused before one was chosen.
+    return entry["model"], str(entry["version"] or ""), entry["variant"]
 
 
 def _requests(snapshot: Snapshot) -> Iterator[Metric]:
@@ -191,7 +192,10 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
         "Requests refused before a variant was chosen.",
         ("model", "reason", "code"),
         (
-            ((entry.get("model", ""), entry["situation"], entry["code"]), entry["count"])
+            (
+                (entry.get("model", ""), entry["situation"], entry["code"]),
+                entry["count"],
+            )
             for entry in snapshot["refused"]
         ),
     )
