@@ -130,7 +130,7 @@ bool make_row(const Version& version, int64_t dynamic, uint32_t seed, ProbeRow* 
     out->request.inputs.push_back(view);
   }
   out->attempt.request = &out->request;
-  return bind(version.signature, version.model, out->request, &out->attempt.binding).ok();
+  return router::bind(version.signature, version.model, out->request, &out->attempt.binding).ok();
 }
 
 // Ends whatever the slot runs once time is up.

@@ -77,7 +77,7 @@ struct Asked {
   }
   Attempt* bind_to(const Version& version) {
     attempt.request = &request;
-    bound = bind(version.signature, version.model, request, &attempt.binding);
+    bound = router::bind(version.signature, version.model, request, &attempt.binding);
     return &attempt;
   }
 };
