@@ -97,7 +97,7 @@ struct ClientConn::Impl {
   std::vector<Reply> pending;
   std::vector<Reply>* replies = &pending;
   std::vector<nghttp2_nv> fields;     // of the call being started
-  Buffer* target = nullptr;
+  Target target;
   bool is_accepting = true;
   bool is_dead = false;
 };
@@ -282,8 +282,7 @@ int ClientConn::Impl::on_write_data(nghttp2_session*, nghttp2_frame*, const uint
                                     size_t count, nghttp2_data_source* source,
                                     void* user_data) {
   auto* impl = static_cast<Impl*>(user_data);
-  static_cast<OpenCall*>(source->ptr)->outgoing.frame_to(impl->target, header, count);
-  return 0;
+  return static_cast<OpenCall*>(source->ptr)->outgoing.frame_to(impl->target, header, count);
 }
 
 ClientConn::ClientConn(const ClientLimits& limits) : impl_(std::make_unique<Impl>(limits)) {}
@@ -357,8 +356,8 @@ void ClientConn::take_replies(std::vector<Reply>* replies) {
 
 void ClientConn::output(Buffer* out, size_t high_water) {
   if (impl_->is_dead && impl_->live.empty()) return;
-  impl_->target = out;
-  pump_session(impl_->session, out, high_water);
+  impl_->target = {out, high_water};
+  pump_session(impl_->session, impl_->target);
 }
 
 bool ClientConn::wants_write() const {

@@ -106,9 +106,9 @@ void append_percent_decoded(Buffer* out, std::string_view text) {
 
 bool append_base64_decoded(Buffer* out, std::string_view text) {
   const size_t size_before = out->size();
-  for (int i = 0; i < 2 && text.size() % 4 == 0 && !text.empty() && text.back() == '='; ++i) {
+  const bool may_be_padded = text.size() % 4 == 0;
+  for (int i = 0; may_be_padded && i < 2 && !text.empty() && text.back() == '='; ++i) {
     text.remove_suffix(1);
-    if (text.size() % 4 == 3 && text.back() != '=') break;
   }
   if (text.size() % 4 == 1) return false;
   uint32_t bits = 0;

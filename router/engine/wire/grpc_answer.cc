@@ -60,7 +60,8 @@ int GrpcConn::Impl::on_write_data(nghttp2_session*, nghttp2_frame*, const uint8_
                                   size_t count, nghttp2_data_source* source, void* user_data) {
   auto* impl = static_cast<Impl*>(user_data);
   auto* state = static_cast<StreamState*>(source->ptr);
-  state->outgoing.frame_to(impl->target, header, count);
+  const int result = state->outgoing.frame_to(impl->target, header, count);
+  if (result != 0) return result;
   state->face.sent_pending = state->outgoing.pending();
   if (state->is_above_low_water && state->face.sent_pending < kLowWater) {
     state->is_above_low_water = false;

@@ -284,8 +284,8 @@ void GrpcConn::Impl::punish(Abuse kind, std::string_view reason) {
 }
 
 void GrpcConn::Impl::flush_control() {
-  target = &early;
-  pump_session(session, &early, kFlushMax);
+  target = {&early, kFlushMax};
+  pump_session(session, target);
 }
 
 // --- the interface -----------------------------------------------------------------------
@@ -351,8 +351,8 @@ void GrpcConn::output(Buffer* out, size_t high_water) {
     impl.early.clear();
   }
   impl.give_back_withheld();
-  impl.target = out;
-  pump_session(impl.session, out, high_water);
+  impl.target = {out, high_water};
+  pump_session(impl.session, impl.target);
 }
 
 bool GrpcConn::wants_write() const {

@@ -12,55 +12,41 @@ bool starts_with(std::string_view text, std::string_view start) {
   return text.substr(0, start.size()) == start;
 }
 
+HeaderSpan store(StreamState* state, std::string_view name, std::string_view value) {
+  const HeaderSpan span = {static_cast<uint32_t>(state->header_bytes.size()),
+                           static_cast<uint32_t>(name.size()),
+                           static_cast<uint32_t>(value.size())};
+  state->header_bytes.append(name);
+  state->header_bytes.append(value);
+  return span;
+}
+
 }  // namespace
 
-void GrpcConn::Impl::keep_header(StreamState* state, std::string_view name,
-                                 std::string_view value) {
-  const auto size = static_cast<uint32_t>(name.size() + value.size() + kFieldOverhead);
-  state->list_size += size;
-  if (state->list_size > limits.metadata_bytes_max + kReservedBytesMax) {
-    state->refusal = Refusal::header_size;
-    return;
-  }
-  if (++state->list_count > limits.metadata_fields_max + kReservedFieldsMax) {
-    state->refusal = Refusal::header_count;
-    return;
-  }
-  const auto store = [&](std::string_view kept_name) {
-    const HeaderSpan span = {static_cast<uint32_t>(state->header_bytes.size()),
-                             static_cast<uint32_t>(kept_name.size()),
-                             static_cast<uint32_t>(value.size())};
-    state->header_bytes.append(kept_name);
-    state->header_bytes.append(value);
-    return span;
-  };
+// Takes what HTTP/2 and gRPC say about a call; false for custom metadata. Of a duplicate
+// the first counts, as nghttp2 lets no pseudo header come twice.
+bool GrpcConn::Impl::read_reserved(StreamState* state, std::string_view name,
+                                   std::string_view value) {
   switch (name.size()) {
-    case 2:
-      if (name == "te") return;
-      break;
+    case 2: return name == "te";
     case 4:
-      if (name == "host") {
-        if (state->authority.value_size == 0) state->authority = store({});
-        return;
-      }
-      break;
+      if (name != "host") return false;
+      if (state->authority.value_size == 0) state->authority = store(state, {}, value);
+      return true;
     case 5:
-      if (name == ":path") {
-        state->path = store({});
-        return;
-      }
+      if (name == ":path") state->path = store(state, {}, value);
       break;
     case 7:
       if (name == ":method") state->is_post = value == "POST";
       break;
     case 10:
-      if (name == ":authority") state->authority = store({});
-      if (name == "user-agent") return;
+      if (name == "user-agent") return true;
+      if (name == ":authority") state->authority = store(state, {}, value);
       break;
     case 12:
       if (name == "content-type") {
         state->is_grpc = state->is_grpc || is_grpc_content_type(value);
-        return;
+        return true;
       }
       if (name == "grpc-timeout" && state->face.timeout_ns < 0) {
         state->face.timeout_ns = parse_grpc_timeout(value);
@@ -71,17 +57,29 @@ void GrpcConn::Impl::keep_header(StreamState* state, std::string_view name,
         state->is_encoding_known = parse_encoding(value, &state->face.encoding);
       }
       break;
-    default:
-      break;
+    case 14: return name == "content-length";
+    default: break;
   }
-  if (name[0] == ':' || starts_with(name, "grpc-")) return;
-  state->metadata_size += size;
-  if (state->metadata_size > limits.metadata_bytes_max) {
+  return name[0] == ':' || starts_with(name, "grpc-");
+}
+
+void GrpcConn::Impl::keep_header(StreamState* state, std::string_view name,
+                                 std::string_view value) {
+  const auto size = static_cast<uint32_t>(name.size() + value.size() + kFieldOverhead);
+  state->list_size += size;
+  if (state->list_size > limits.metadata_bytes_max + kReservedBytesMax) {
     state->refusal = Refusal::header_size;
-  } else if (state->metadata_spans.size() >= limits.metadata_fields_max) {
+  } else if (++state->list_count > limits.metadata_fields_max + kReservedFieldsMax) {
     state->refusal = Refusal::header_count;
-  } else {
-    state->metadata_spans.push_back(store(name));
+  } else if (!read_reserved(state, name, value)) {
+    state->metadata_size += size;
+    if (state->metadata_size > limits.metadata_bytes_max) {
+      state->refusal = Refusal::header_size;
+    } else if (state->metadata_spans.size() >= limits.metadata_fields_max) {
+      state->refusal = Refusal::header_count;
+    } else {
+      state->metadata_spans.push_back(store(state, name, value));
+    }
   }
 }
 

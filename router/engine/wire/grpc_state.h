@@ -88,6 +88,7 @@ struct GrpcConn::Impl {
   StreamState* open_stream(int32_t id);
   void release(StreamState* state);
 
+  bool read_reserved(StreamState* state, std::string_view name, std::string_view value);
   void keep_header(StreamState* state, std::string_view name, std::string_view value);
   void end_headers(StreamState* state);
   void refuse(StreamState* state);
@@ -119,7 +120,7 @@ struct GrpcConn::Impl {
   std::vector<Event> pending;          // arose outside of `receive`
   std::vector<Event>* events = &pending;
   Buffer early;                        // written before what nghttp2 has to send
-  Buffer* target = nullptr;            // where on_write_data writes
+  Target target;                       // where on_write_data writes
   uint64_t withheld = 0;               // connection window not given back
   uint32_t resets = 0;                 // since the last stream that ended well
   int64_t now_ns = 0;

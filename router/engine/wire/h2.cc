@@ -66,12 +66,14 @@ void Outgoing::put(Buffer&& frame) {
   frame.clear();
 }
 
-void Outgoing::frame_to(Buffer* out, const uint8_t* frame_header, size_t count) {
+int Outgoing::frame_to(const Target& target, const uint8_t* frame_header, size_t count) {
   ROUTER_ASSERT(count <= pending());
-  uint8_t* to = out->extend(kFrameHeader + count);
+  if (target.out->size() >= target.high_water) return NGHTTP2_ERR_WOULDBLOCK;
+  uint8_t* to = target.out->extend(kFrameHeader + count);
   std::memcpy(to, frame_header, kFrameHeader);
   std::memcpy(to + kFrameHeader, bytes.data() + at, count);
   at += count;
+  return 0;
 }
 
 void Outgoing::clear() {
@@ -83,14 +85,14 @@ void Outgoing::clear() {
   at = 0;
 }
 
-void pump_session(nghttp2_session* session, Buffer* out, size_t high_water) {
-  while (out->size() < high_water) {
+void pump_session(nghttp2_session* session, const Target& target) {
+  while (target.out->size() < target.high_water) {
     const uint8_t* bytes = nullptr;
     const ssize_t count = nghttp2_session_mem_send(session, &bytes);
     if (count < 0) std::abort();  // only NGHTTP2_ERR_NOMEM: our callbacks never fail
-    // A DATA frame goes straight to `out` (send_data callback) and reports no bytes here.
+    // DATA goes straight to the target (send_data callback), any number of frames a call.
     if (count == 0) return;
-    out->append(bytes, static_cast<size_t>(count));
+    target.out->append(bytes, static_cast<size_t>(count));
   }
 }
 

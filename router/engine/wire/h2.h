@@ -46,6 +46,12 @@ struct SessionSettings {
 nghttp2_session* open_session(Role role, const nghttp2_session_callbacks* callbacks,
                               const SessionSettings& settings, void* user_data);
 
+// Where output goes, and the size at which it stops.
+struct Target {
+  Buffer* out = nullptr;
+  size_t high_water = 0;
+};
+
 // Bytes of a message on their way out, and how many are already framed.
 struct Outgoing {
   Buffer bytes;
@@ -55,13 +61,14 @@ struct Outgoing {
   // Takes the frame whole when nothing waits (the caller gets an empty buffer with
   // capacity in exchange), else copies it behind what waits.
   void put(Buffer&& frame);
-  // Appends a DATA frame to `out`: its header, then the next `count` bytes.
-  void frame_to(Buffer* out, const uint8_t* frame_header, size_t count);
+  // Appends a DATA frame: its header, then the next `count` bytes. What nghttp2's
+  // send_data callback returns: NGHTTP2_ERR_WOULDBLOCK when the target is full already.
+  int frame_to(const Target& target, const uint8_t* frame_header, size_t count);
   // For reuse; large memory is given up.
   void clear();
 };
 
-// Appends what the session has to send until `out` holds `high_water` bytes.
-void pump_session(nghttp2_session* session, Buffer* out, size_t high_water);
+// Appends what the session has to send until the target is full.
+void pump_session(nghttp2_session* session, const Target& target);
 
 }  // namespace router
