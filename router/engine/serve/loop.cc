@@ -394,7 +394,6 @@ void Loop::cut_off() {
     const std::vector<Call*> calls = exchange->calls;
     for (Call* call : calls) {
       if (call->is_answered) continue;
-      abandon_attempts(call);
       refuse(call, fail(Situation::draining, "the server is shutting down"));
     }
     if (exchange->stream != nullptr) {

@@ -83,8 +83,10 @@ void Loop::refuse(Call* call, const Status& status) {
   settle(call, status.code());
 }
 
-// The call is answered: counts it, and frees it once no attempt is out.
+// The call is answered: counts it, and frees it once no attempt is out. An attempt that still
+// is, such as a candidate that hangs while stable answered, is waited for no more.
 void Loop::settle(Call* call, Code code) {
+  abandon_attempts(call);
   VariantCells* cells = cells_of(*call);
   cells->codes[static_cast<unsigned>(code)].add(1);
   cells->last_ms.set(static_cast<uint64_t>(now_ns_ / 1'000'000));

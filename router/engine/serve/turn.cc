@@ -613,7 +613,6 @@ void Loop::fire_timers() {
       start_fallback(call);
     } else {
       if (!call->was_late) cells->timeouts.add(1);
-      abandon_attempts(call);
       refuse(call, fail(Situation::deadline, "the deadline passed"));
     }
   }
@@ -632,7 +631,6 @@ void Loop::cancel_call(Call* call) {
   if (call->is_answered) return;
   VariantCells* cells = cells_of(*call);
   cells->cancelled.add(1);
-  abandon_attempts(call);
   settle(call, Code::cancelled);
 }
 
