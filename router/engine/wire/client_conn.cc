@@ -18,6 +18,7 @@ struct OpenCall {
   uint32_t list_size = 0;
   int http_status = 0;
   bool is_grpc = false, has_failed = false;
+  bool is_cancelled = false;  // its reply was given; nghttp2 has yet to let go of it
   Reply reply;
 };
 
@@ -98,6 +99,7 @@ struct ClientConn::Impl {
   std::vector<Reply>* replies = &pending;
   std::vector<nghttp2_nv> fields;     // of the call being started
   Target target;
+  size_t cancelled_count = 0;         // of `live`
   bool is_accepting = true;
   bool is_dead = false;
 };
@@ -138,7 +140,8 @@ OpenCall* ClientConn::Impl::new_call() {
 }
 
 void ClientConn::Impl::end_call(OpenCall* call) {
-  replies->push_back(std::move(call->reply));
+  if (!call->is_cancelled) replies->push_back(std::move(call->reply));
+  cancelled_count -= call->is_cancelled;
   live[call->slot] = live.back();
   live[call->slot]->slot = call->slot;
   live.pop_back();
@@ -150,7 +153,7 @@ void ClientConn::Impl::end_call(OpenCall* call) {
   call->reader.stop();
   call->list_size = 0;
   call->http_status = 0;
-  call->is_grpc = call->has_failed = false;
+  call->is_grpc = call->has_failed = call->is_cancelled = false;
   call->reply = Reply();
   idle.push_back(call);
 }
@@ -316,7 +319,18 @@ int32_t ClientConn::start(const CallHeaders& headers, const CallField* extra,
 }
 
 void ClientConn::cancel(int32_t id) {
-  nghttp2_submit_rst_stream(impl_->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_CANCEL);
+  // Looked for here, not in nghttp2, which does not know calls that wait for a free stream,
+  // and which drops those only when their turn comes: the reply is given now.
+  for (OpenCall* call : impl_->live) {
+    if (call->id != id || call->is_cancelled) continue;
+    call->reply.code = Code::cancelled;
+    call->reply.body = BodyRef();
+    impl_->pending.push_back(std::move(call->reply));
+    call->is_cancelled = call->has_failed = true;
+    ++impl_->cancelled_count;
+    nghttp2_submit_rst_stream(impl_->session, NGHTTP2_FLAG_NONE, id, NGHTTP2_CANCEL);
+    return;
+  }
 }
 
 bool ClientConn::receive(const uint8_t* bytes, size_t count, std::vector<Reply>* replies) {
@@ -364,7 +378,9 @@ bool ClientConn::wants_write() const {
   return nghttp2_session_want_write(impl_->session) != 0;
 }
 
-size_t ClientConn::open_count() const { return impl_->live.size(); }
+size_t ClientConn::open_count() const {
+  return impl_->live.size() - impl_->cancelled_count;
+}
 
 uint32_t ClientConn::streams_max() const {
   return nghttp2_session_get_remote_settings(impl_->session,

@@ -67,14 +67,14 @@ class ClientConn {
   // Returns the stream's id, or -1 when the connection takes no more calls.
   int32_t start(const CallHeaders& headers, const CallField* extra, size_t extra_count,
                 Buffer&& frame, void* call);
-  // RST_STREAM(CANCEL); the call's reply follows with Code::cancelled.
+  // RST_STREAM(CANCEL); `take_replies` has the call's reply, with Code::cancelled.
   void cancel(int32_t id);
 
   // False when the connection must be closed once `output` is written.
   bool receive(const uint8_t* bytes, size_t count, std::vector<Reply>* replies);
   // The socket is gone: a reply (unavailable) for every open call.
   void abandon(std::vector<Reply>* replies);
-  // Replies that arose while writing (cancelled calls).
+  // Replies that arose outside of `receive`: cancelled calls, calls that a GOAWAY kept back.
   void take_replies(std::vector<Reply>* replies);
 
   void output(Buffer* out, size_t high_water);
