@@ -1,10 +1,10 @@
 """The kernel: digest, bucket, tests, decision, count.
 
 Work is done by `cdef ... noexcept nogil` functions on the structs of `_fasthash.h`; the
-engine calls them through `kernel_api` from threads Python does not know. The Python face
-at the end validates once, converts once and calls once. What routing means is specified
-by `_fasthash_py.py`, and every test of it runs on both. No policy lives here, no wire
-format, no logging, and nothing that knows a model. How values are read is in
+engine calls them through `kernel_api` from threads Python does not know. The Python
+face at the end validates once, converts once and calls once. What routing means is
+specified by `_fasthash_py.py`, and every test of it runs on both. No policy lives here,
+no wire format, no logging, and nothing that knows a model. How values are read is in
 `_fasthash_values.pxd`, the hash in `_fasthash_digest.pxd`, what makes bytes a table in
 `_fasthash_check.pxd`.
 """
@@ -14,7 +14,7 @@ from array import array
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
 from cpython.mem cimport PyMem_Free, PyMem_Malloc
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
 from router._fasthash_check cimport check_table
@@ -40,8 +40,10 @@ cdef extern from *:
     #include <string.h>
     #include <time.h>
     #ifdef ROUTER_CHECKED
-    #define FH_ASSERT(claim) \
-      do { if (!(claim)) { fprintf(stderr, "kernel: %s\\n", #claim); abort(); } } while (0)
+    #define FH_ASSERT(claim) \\
+      do { \\
+        if (!(claim)) { fprintf(stderr, "kernel: %s\\n", #claim); abort(); } \\
+      } while (0)
     #else
     #define FH_ASSERT(claim) ((void)0)
     #endif
@@ -51,7 +53,9 @@ cdef extern from *:
       __atomic_store_n(counter, __atomic_load_n(counter, __ATOMIC_RELAXED) + 1,
                        __ATOMIC_RELAXED);
     }
-    static inline void fh_keep(void *value) { __asm__ volatile("" : : "g"(value) : "memory"); }
+    static inline void fh_keep(void *value) {
+      __asm__ volatile("" : : "g"(value) : "memory");
+    }
     static double fh_now_s(void) {
       struct timespec now;
       clock_gettime(CLOCK_MONOTONIC, &now);
@@ -108,14 +112,14 @@ cdef inline bint slot_text(
 
 
 cdef inline bint is_among(
-    const fh_table *table, const fh_text *operands, uint32_t count,
-    const uint8_t *data, uint32_t length,
+    const fh_table *table, const fh_node *node, const uint8_t *data, uint32_t length
 ) noexcept nogil:
     """Whether the text equals an operand; they are sorted by length, then bytes."""
-    cdef uint32_t low = 0, high = count, middle, i
+    cdef const fh_text *operands = table.operands + node.operand_first
+    cdef uint32_t low = 0, high = node.operand_count, middle, i
     cdef int order
-    if count <= BISECT_FROM:
-        for i in range(count):
+    if high <= BISECT_FROM:
+        for i in range(high):
             if operands[i].length == length and not memcmp(
                 table.bytes + operands[i].offset, data, length
             ):
@@ -183,9 +187,7 @@ cdef bint text_passes(
     if not slot_text(slot, scratch, &data, &length):
         return False
     if node.op == FH_OP_IN:
-        return is_among(
-            table, table.operands + node.operand_first, node.operand_count, data, length
-        )
+        return is_among(table, node, data, length)
     if node.op == FH_OP_SEMVER:
         return semver_passes(table, node, data, length)
     if node.op == FH_OP_REGEX:
@@ -232,6 +234,8 @@ cdef inline bint passes(
         return False
     if node.op == FH_OP_PRESENT:
         return True
+    if node.op == FH_OP_IN and slot.kind == FH_BYTES:  # nearly every test there is
+        return is_among(table, node, slot.data, slot.length)
     if node.op <= FH_OP_REGEX or node.op == FH_OP_SEMVER:
         return text_passes(table, request, node, slot)
     return number_passes(node, slot)
@@ -419,7 +423,7 @@ def bucket(unit: bytes, salt: str) -> int:
 
 
 def claim_order(salt: str) -> array:
-    """The buckets in the order a rollout of this salt claims them, as unsigned shorts."""
+    """The buckets in the order a rollout of this salt claims them: unsigned shorts."""
     cdef uint64_t seed = xxh64(salt.encode(), 0)
     cdef uint16_t number
     keys = [0] * FH_BUCKETS
@@ -456,8 +460,9 @@ def order_semver(left: bytes, right: bytes) -> int | None:
     return (order > 0) - (order < 0)
 
 
+@cython.auto_pickle(False)
 @cython.final
-cdef class Matcher:
+cdef class _Matcher:
     """The regex callable of one request, and what it raised."""
 
     cdef object patterns, matches, error
@@ -467,7 +472,7 @@ cdef int call_regex(
     const void *context, uint32_t regex, const uint8_t *data, uint32_t length
 ) noexcept nogil:
     with gil:
-        matcher = <Matcher>context
+        matcher = <_Matcher>context
         try:
             return bool(matcher.matches(matcher.patterns[regex], data[:length]))
         except BaseException as error:
@@ -475,8 +480,9 @@ cdef int call_regex(
             return 0
 
 
+@cython.auto_pickle(False)
 @cython.final
-cdef class Filled:
+cdef class _Filled:
     """One request with its slots, and the objects its pointers point into."""
 
     cdef fh_request request
@@ -508,6 +514,7 @@ cdef class Filled:
         return 0
 
 
+@cython.auto_pickle(False)  # the bytes travel, not the object
 @cython.final
 cdef class Table:
     """A checked routing table. Immutable, safe to share between threads."""
@@ -544,8 +551,8 @@ cdef class Table:
     cdef bytes text(self, fh_text text):
         return (<const char *>self.memory + text.offset)[:text.length]
 
-    cdef Filled filled(self, str model, attributes, unit, int unit_source):
-        cdef Filled filled = Filled()
+    cdef _Filled filled(self, str model, attributes, unit, int unit_source):
+        cdef _Filled filled = _Filled()
         cdef fh_request *request = &filled.request
         cdef uint32_t i, at
         if (unit is None) != (unit_source == FH_UNIT_NONE):
@@ -581,13 +588,13 @@ cdef class Table:
         random: int = 0, regex=None,
     ):
         """Decide one request; `_fasthash_py.Table.route` says what each field means."""
-        cdef Filled filled = self.filled(model, attributes, unit, unit_source)
-        cdef Matcher matcher
+        cdef _Filled filled = self.filled(model, attributes, unit, unit_source)
+        cdef _Matcher matcher
         cdef fh_decision out
         filled.request.pin = pin
         filled.request.random = random
         if regex is not None:
-            matcher = Matcher()
+            matcher = _Matcher()
             matcher.patterns, matcher.matches = self.patterns, regex
             filled.request.regex = call_regex
             filled.request.regex_context = <const void *>matcher
@@ -610,8 +617,8 @@ cdef class Table:
     def time_route(self, n: int, model: str, contexts) -> float:
         """Seconds that `n` decisions take without the interpreter.
 
-        `contexts` are (attributes, unit) pairs, at most 1024 and a power of two of them,
-        routed in turn. Each request starts with fresh slots, as a call does.
+        `contexts` are (attributes, unit) pairs, a power of two and at most 1024, routed
+        in turn. Each request starts with fresh slots, as a call does.
         """
         cdef uint64_t rounds = n, i
         cdef uint32_t mask = len(contexts) - 1, k, attributes
@@ -622,7 +629,7 @@ cdef class Table:
             raise ValueError("contexts must be a power of two, at most 1024")
         kept = [self.filled(model, values, unit, 0) for values, unit in contexts]
         for k in range(mask + 1):
-            requests[k] = &(<Filled>kept[k]).request
+            requests[k] = &(<_Filled>kept[k]).request
         attributes = self.view.models[requests[0].model].attribute_count
         with nogil:
             start = fh_now_s()
@@ -637,7 +644,7 @@ cdef class Table:
 
 def time_count(n: int) -> float:
     """Seconds that `n` updates of one cell take without the interpreter."""
-    cdef uint64_t rounds = n, i
+    cdef uint64_t rounds = n, _
     cdef fh_cell cell
     cdef fh_decision decision
     cdef double start
@@ -645,7 +652,7 @@ def time_count(n: int) -> float:
     memset(&decision, 0, sizeof(decision))
     with nogil:
         start = fh_now_s()
-        for i in range(rounds):
+        for _ in range(rounds):
             API.count(&cell, &decision)
             fh_keep(&cell)
         start = fh_now_s() - start

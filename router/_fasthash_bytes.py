@@ -1,8 +1,8 @@
 """The routing table's layout in Python, and the frozen values in its bytes.
 
 `_fasthash.h` is the contract; the structs here spell it for `plan/encode.py`, which
-writes it, and for `_fasthash_py.py`, which routes by it. `read_models` trusts its input:
-it reads only tables that the kernel's `check` has accepted.
+writes it, and for `_fasthash_py.py`, which routes by it. `read_models` trusts its
+input: it reads only tables that the kernel's `check` has accepted.
 """
 
 import struct
@@ -142,16 +142,18 @@ class _Reader:
         (offset, length, seed, node_first, node_count, map_index, share_first) = (
             RULE.unpack_from(self.data, at)[:7]
         )
-        cell_first, rollout_revision, variant, reason = RULE.unpack_from(
-            self.data, at
-        )[7:]
+        cell_first, rollout_revision, variant, reason = RULE.unpack_from(self.data, at)[
+            7:
+        ]
         buckets, shares = None, ()
         if map_index != NONE:
             buckets = self.text(self.maps[0] + map_index * BUCKET_COUNT, BUCKET_COUNT)
             shares = struct.unpack_from(
                 f"<{variant_count}H", self.data, self.shares[0] + share_first * 2
             )
-        program = tuple(self.node(node_first + i, attributes) for i in range(node_count))
+        program = tuple(
+            self.node(node_first + i, attributes) for i in range(node_count)
+        )
         return Rule(
             name=self.text(offset, length).decode(),
             index=index,
@@ -170,10 +172,14 @@ class _Reader:
         field = MODEL.unpack_from(self.data, at)
         variant_first, variant_count, attribute_first, attribute_count = field[2:6]
         rule_first, rule_count = field[6:8]
-        attributes = tuple(self.attribute(attribute_first + i) for i in range(attribute_count))
+        attributes = tuple(
+            self.attribute(attribute_first + i) for i in range(attribute_count)
+        )
         return Model(
             name=self.text(*field[:2]).decode(),
-            variants=tuple(self.variant(variant_first + i) for i in range(variant_count)),
+            variants=tuple(
+                self.variant(variant_first + i) for i in range(variant_count)
+            ),
             rules=tuple(
                 self.rule(rule_first + i, attributes, variant_count)
                 for i in range(rule_count)

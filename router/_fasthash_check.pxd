@@ -1,9 +1,9 @@
 """Whether bytes are a routing table: everything `route` and the engine rely on.
 
 Inline functions only, compiled into `_fasthash`. The rule: nothing is read before it is
-known to lie inside the table, and after `check_table` every offset, index and jump is in
-range, every enumeration has a known value, every program ends and every cell belongs to
-one (model, rule, variant). Safe on arbitrary bytes. The revision is a SHA-256 and is
+known to lie inside the table, and after `check_table` every offset, index and jump is
+in range, every enumeration has a known value, every program ends and every cell belongs
+to one (model, rule, variant). Safe on arbitrary bytes. The revision is a SHA-256 and is
 verified where hashlib is, in `_fasthash.Table`.
 """
 
@@ -142,7 +142,7 @@ cdef inline bint check_texts(Checker *self) noexcept nogil:
     cdef uint8_t c
     for i in range(header.unit_keys.count):
         if not is_name(self, table.unit_keys[i], 1):
-            return refuse(self, b"unit_keys", i, b"the name is not 1-256 bytes of UTF-8")
+            return refuse(self, b"unit_keys", i, b"the name is not 1-256 bytes UTF-8")
         for k in range(table.unit_keys[i].length):
             c = table.bytes[table.unit_keys[i].offset + k]
             if c"A" <= c <= c"Z":
@@ -155,7 +155,7 @@ cdef inline bint check_texts(Checker *self) noexcept nogil:
             return refuse(self, b"regexes", i, b"the text is outside the table")
     for i in range(header.attributes.count):
         if not is_name(self, table.attributes[i].name, 1):
-            return refuse(self, b"attributes", i, b"the name is not 1-256 bytes of UTF-8")
+            return refuse(self, b"attributes", i, b"the name is not 1-256 bytes UTF-8")
         if table.attributes[i].source > <uint32_t>FH_SOURCE_UNIT:
             return refuse(self, b"attributes", i, b"the source is unknown")
         if table.attributes[i].reserved:
@@ -178,7 +178,7 @@ cdef inline bint check_variants(
         if not is_name(self, variants[i].name, 1):
             return refuse(
                 self, b"variants", model.variant_first + i,
-                b"the name is not 1-256 bytes of UTF-8",
+                b"the name is not 1-256 bytes UTF-8",
             )
         if variants[i].flags & ~FH_VARIANT_DISABLED or variants[i].reserved:
             return refuse(
@@ -288,7 +288,7 @@ cdef inline bint check_rule(
     cdef const fh_rule *rule = self.table.rules + index
     cdef uint32_t local
     if not is_name(self, rule.name, 1):
-        return refuse(self, b"rules", index, b"the name is not 1-256 bytes of UTF-8")
+        return refuse(self, b"rules", index, b"the name is not 1-256 bytes UTF-8")
     if rule.reason > FH_REASON_DISABLED or not is_zero(rule.reserved, 6):
         return refuse(
             self, b"rules", index, b"the reason is unknown or a reserved field is set"
@@ -359,7 +359,7 @@ cdef inline bint check_model(Checker *self, int64_t i) noexcept nogil:
     cdef const fh_model *model = table.models + i
     cdef uint64_t rule
     if not is_name(self, model.name, 1):
-        return refuse(self, b"models", i, b"the name is not 1-256 bytes of UTF-8")
+        return refuse(self, b"models", i, b"the name is not 1-256 bytes UTF-8")
     if i and compare_texts(table, table.models[i - 1].name, model.name) >= 0:
         return refuse(self, b"models", i, b"the name is not after the one before")
     if not check_ranges(self, model, i) or not check_settings(self, model, i):
@@ -404,7 +404,7 @@ cdef inline int check_table(
                 is_good = False
                 break
     if is_good and self.cells != out.header.cell_count:
-        is_good = refuse(&self, b"header", -1, b"cell_count is not the sum of the cells")
+        is_good = refuse(&self, b"header", -1, b"cell_count is not the sum of cells")
     if is_good:
         return 0
     memset(out, 0, sizeof(fh_table))

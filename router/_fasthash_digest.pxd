@@ -76,7 +76,7 @@ cdef inline uint64_t digest_stripes(
 cdef inline uint64_t digest_of(
     const uint8_t *data, uint64_t length, uint64_t seed
 ) noexcept nogil:
-    """XXH64, from its public specification; tests compare it with the xxhash package."""
+    """XXH64, from its public specification; tests hold it to the xxhash package."""
     cdef uint64_t digest
     cdef const uint8_t *end = data + length
     if length >= 32:
@@ -101,8 +101,8 @@ cdef inline uint64_t digest_of(
 
 
 cdef inline uint32_t bucket_of(uint64_t digest) noexcept nogil:
-    # Scale rather than reduce: the top half of the product keeps neighbouring digests in
-    # neighbouring buckets and spreads the leftover 2**32 % FH_BUCKETS evenly, where a
-    # modulo would hand all of it to the low buckets. tests/golden/buckets.json pins the
-    # result, because changing this line moves every unit of every experiment.
+    # Scale rather than reduce: the top half of the product keeps neighbouring digests
+    # in neighbouring buckets and spreads the leftover 2**32 % FH_BUCKETS evenly, where
+    # a modulo would hand all of it to the low buckets. tests/golden/buckets.json pins
+    # the result, because changing this line moves every unit of every experiment.
     return <uint32_t>(((digest >> 32) * FH_BUCKETS) >> 32)

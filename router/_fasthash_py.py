@@ -1,12 +1,10 @@
 """What routing means, in plain Python: the specification the kernel is tested against.
 
-`read_table` turns the bytes of a routing table into frozen values, `Table.route` decides
-one request by them, `Table.explain` also says which rules were tried and which tests were
-asked. Every test of routing runs on this file and on `_fasthash.pyx`; where they differ,
-this one is right. It reads only tables that the kernel's `check` has accepted, and is
-about a thousand times slower: nothing on a request's path may call it.
-
-Changing a digest, a bucket or the claim order re-deals every user and is a major version.
+`read_table` turns the bytes of a routing table into frozen values, `Table.route`
+decides one request by them, `Table.explain` also says which rules were tried and which
+tests were asked. Every test of routing runs on this file and on `_fasthash.pyx`; where
+they differ, this one is right. It reads only tables that the kernel's `check` has
+accepted, and is about a thousand times slower: nothing on a request's path may call it.
 """
 
 import re
@@ -79,8 +77,8 @@ class UnitSource(IntEnum):
     NONE = 4
 
 
-MISSING_RANDOM, MISSING_STABLE, MISSING_REJECT = range(3)
-PINS_ALLOW, PINS_IGNORE, PINS_DENY = range(3)
+MISSING_RANDOM, MISSING_REJECT = 0, 2
+PINS_IGNORE, PINS_DENY = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ class Decision:
     """Who serves a request and why.
 
     `variant` is the position in the model's variants, `rule` the position in the table,
-    None when no rule answered. `bucket` is None and `digest` 0 when no bucket was drawn.
+    None when no rule answered. `bucket` is None and `digest` 0 when none was drawn.
     `propensity_bp` is the chance, in basis points, that a unit like this got this
     variant from this rule. When `outcome` is not ROUTED the request is refused: the
     other fields name stable (or the pinned variant) and must not be counted.
@@ -166,7 +164,7 @@ def bucket(unit: bytes, salt: str) -> int:
 
 
 def claim_order(salt: str) -> "array[int]":
-    """The buckets in the order a rollout of this salt claims them, as unsigned shorts."""
+    """The buckets in the order a rollout of this salt claims them: unsigned shorts."""
     seed = seed_of(salt)
     keyed = [(xxh64(b.to_bytes(2, "little"), seed), b) for b in range(BUCKET_COUNT)]
     return array("H", [b for _, b in sorted(keyed)])
@@ -191,9 +189,9 @@ _EPOCH_DAY = date(1970, 1, 1).toordinal()
 def read_number(text: bytes) -> float | None:
     """The number in `text`, None when it is not one.
 
-    A decimal with an optional sign, fraction and exponent ("5." and ".5" count), at most
-    64 bytes, correctly rounded; too large is infinite. No spaces, underscores, "inf",
-    "nan" or hexadecimals.
+    A decimal with an optional sign, fraction and exponent ("5." and ".5" count), at
+    most 64 bytes, correctly rounded; too large is infinite. No spaces,
+    underscores, "inf", "nan" or hexadecimals.
     """
     if len(text) > VALUE_LENGTH_MAX or not _NUMBER.fullmatch(text):
         return None
@@ -222,7 +220,7 @@ def read_time(text: bytes) -> float | None:
     east = int(east_hours) * 3600 + int(east_minutes) * 60
     seconds = days * 86_400 + hour * 3600 + minute * 60 + second
     seconds += east if sign == b"-" else -east
-    return float(seconds) + int(fraction[:9]) / 10 ** len(fraction[:9])
+    return float(seconds) + int(fraction[:9]) / 10.0 ** len(fraction[:9])
 
 
 def _identifier_key(identifier: bytes) -> tuple[int, int, bytes]:
@@ -283,8 +281,8 @@ class TestAsked:
 class RuleTried:
     """One rule in the order tried.
 
-    `bucket` is the one drawn and `variant` what the rule gives it; None when nobody drew
-    or the rule leaves the bucket to the rules that follow.
+    `bucket` is the one drawn and `variant` what the rule gives it; None when none was
+    drawn or the rule leaves the bucket to the rules that follow.
     """
 
     rule: Rule
@@ -336,7 +334,9 @@ def read_table(data: bytes) -> Table:
 
 
 def _value(attribute: Attribute, request: Request) -> Value | None:
-    value = request.unit if attribute.is_unit else request.attributes.get(attribute.name)
+    value = (
+        request.unit if attribute.is_unit else request.attributes.get(attribute.name)
+    )
     return value.encode() if isinstance(value, str) else value
 
 
@@ -365,13 +365,9 @@ def _text_passes(node: Node, text: bytes, regex: Regex | None) -> bool:
 
 
 def _number_passes(node: Node, value: Value) -> bool:
-    number: float | None
-    if isinstance(value, bytes):
-        number = read_number(value)
-        if number is None and node.op in (Op.BEFORE, Op.AFTER):
-            number = read_time(value)
-    else:
-        number = float(value)
+    number = read_number(value) if isinstance(value, bytes) else float(value)
+    if isinstance(value, bytes) and number is None and node.op >= Op.BEFORE:
+        number = read_time(value)
     if number is None:
         return False
     if node.op == Op.RANGE:
@@ -433,7 +429,9 @@ def _by_pin(model: Model, request: Request) -> Decision:
         outcome = Outcome.PIN_DENIED
     else:
         versions = [variant.version for variant in model.variants]
-        if request.pin in versions:  # variants are sorted: the first has the least ordinal
+        if (
+            request.pin in versions
+        ):  # variants are sorted: the first has the least ordinal
             variant = versions.index(request.pin)
             is_disabled = model.variants[variant].is_disabled
             outcome = Outcome.PIN_DISABLED if is_disabled else Outcome.ROUTED
@@ -494,6 +492,8 @@ def decide(model: Model, request: Request) -> tuple[Decision, tuple[RuleTried, .
     elif model.on_missing == MISSING_REJECT:
         outcome = Outcome.REFUSED_UNIT
     return (
-        _without_rule(request, model.stable, model.cell_default, Reason.DEFAULT, outcome),
+        _without_rule(
+            request, model.stable, model.cell_default, Reason.DEFAULT, outcome
+        ),
         tuple(tried),
     )

@@ -1,8 +1,8 @@
 """How the kernel reads a value: as a number, a time, a semantic version, a name.
 
-Inline functions only, compiled into `_fasthash`. Each returns False for text outside its
-grammar, never stops early on NUL and never reads past `length`. The grammars are spelled
-out in `_fasthash_py.py`, the specification; tests hold the two together.
+Inline functions only, compiled into `_fasthash`. Each returns False for text outside
+its grammar, never stops early on NUL and never reads past `length`. The grammars are
+spelled out in `_fasthash_py.py`, the specification; tests hold the two together.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t

@@ -1,9 +1,9 @@
 """A plan as a routing table: one flat byte string, the same for the same plan.
 
-The layout is `_fasthash.h`'s; this file is its only writer. `validate.py` has named every
-limit a plan breaks before a byte is laid out, so nothing here can fail half-way. Equal
-operands, maps, shares and strings are stored once. What the bytes mean is specified by
-`_fasthash_py.py`, what makes them acceptable by the kernel's check.
+The layout is `_fasthash.h`'s; this file is its only writer. `validate.py` has named
+every limit a plan breaks before a byte is laid out, so nothing here can fail half-way.
+Equal operands, maps, shares and strings are stored once. What the bytes mean is
+specified by `_fasthash_py.py`, what makes them acceptable by the kernel's check.
 """
 
 import struct
@@ -135,7 +135,9 @@ class _Writer:
         variant_count = len(model.variants)
         attributes = attributes_of(model)
         output = model.output or Output(tensor="", is_finite=False)
-        flags = _FALLBACK * model.has_fallback | _PREDICTION_ID * model.has_prediction_id
+        flags = (
+            _FALLBACK * model.has_fallback | _PREDICTION_ID * model.has_prediction_id
+        )
         flags |= _FINITE * output.is_finite
         cell_static = self._take_cells(variant_count)
         cell_default = self._take_cells(variant_count)
@@ -202,7 +204,9 @@ class _Writer:
         if test.op == Op.IN:
             operands = tuple(sorted(set(operands), key=lambda text: (len(text), text)))
         section = self._regexes if test.op == Op.REGEX else self._operands
-        return section.add(*(TEXT.pack(*self._text(o)) for o in operands)), len(operands)
+        return section.add(*(TEXT.pack(*self._text(o)) for o in operands)), len(
+            operands
+        )
 
     def _text(self, text: str | bytes) -> tuple[int, int]:
         """Where the text stands and its length. Texts follow the header, unaligned."""

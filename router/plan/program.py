@@ -1,14 +1,14 @@
 """Conditions compiled to programs: tests with two forward jumps each.
 
-A program is a list of steps; each asks one test and goes on at `yes` or `no`, a later step
-or the end. All, any and not leave no trace but in the jumps: `not` swaps them. The work
-list is explicit because conditions nest as deep as their authors like.
+A program is a list of steps; each asks one test and goes on at `yes` or `no`, a later
+step or the end. All, any and not leave no trace but in the jumps: `not` swaps them. The
+work list is explicit because conditions nest as deep as their authors like.
 """
 
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from router.plan.plan import All, AnyOf, Condition, Not, Test
+from router.plan.plan import All, Condition, Not, Test
 
 ACCEPT = 0xFFFF
 REJECT = 0xFFFE

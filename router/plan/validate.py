@@ -9,7 +9,16 @@ from collections.abc import Iterable, Iterator
 
 from router._fasthash import order_semver
 from router.errors import ConfigError, Problem
-from router.plan.plan import BUCKET_COUNT, CONTINUE, Condition, Model, Op, Plan, Rule, Test
+from router.plan.plan import (
+    BUCKET_COUNT,
+    CONTINUE,
+    Condition,
+    Model,
+    Op,
+    Plan,
+    Rule,
+    Test,
+)
 from router.plan.program import tests_of
 
 NAME_LENGTH_MAX = 256
@@ -25,7 +34,7 @@ Finding = tuple[str, str]  # path, message
 
 
 def attributes_of(model: Model) -> tuple[tuple[str, bool], ...]:
-    """The values a model's rules read, each once: (name, whether it is the unit key)."""
+    """The values a model's rules read, each once: (name, is it the unit key)."""
     tests = [test for rule in model.rules for test in tests_of(rule.condition)]
     return tuple(dict.fromkeys((test.key, test.on_unit) for test in tests))
 

@@ -1,13 +1,14 @@
 """Write the golden vectors of assignment: `python tests/golden/regenerate.py`.
 
-A change in digest.json, buckets.json or claims.json re-deals every user of every rollout:
-it is a major version, and every other implementation of the bucketing has to follow. A
-change in decisions.json means that published tables read differently, or that the bytes
-of a table changed and routers of two versions can no longer share one. The vectors come
-from the specification, `router/_fasthash_py.py`; the tests hold the kernel to them.
+A change in digest.json, buckets.json or claims.json re-deals every user of every
+rollout: it is a major version, and every other implementation of the bucketing has to
+follow. A change in decisions.json means that published tables read differently, or that
+the bytes of a table changed and routers of two versions can no longer share one. The
+vectors come from the specification, `router/_fasthash_py.py`; the tests hold the kernel
+to them.
 
-Plain JSON, so that other languages can use them. Bytes are hexadecimal, the table base64;
-an attribute that is {"hex": ...} is bytes. A regex test is a full match.
+Plain JSON, so that other languages can use them. Bytes are hexadecimal, the table
+base64; an attribute that is {"hex": ...} is bytes. A regex test is a full match.
 """
 
 import base64
@@ -43,7 +44,8 @@ from router.plan.plan import (
 DIRECTORY = Path(__file__).parent
 SALTS = ("", "credit", "layer-1", "été")
 UNITS = (
-    b"", b"\x00", b"a", b"user-1", b"user-2", b"42", b"4242424242424242", b"\xff\xfe\x00",
+    b"", b"\x00", b"a", b"user-1", b"user-2", b"42", b"4242424242424242",
+    b"\xff\xfe\x00",
     b"0123456789abcdef0123456789abcde", b"0123456789abcdef0123456789abcdef",
     b"3f2504e0-4f89-41d3-9a0c-0305e82c3301", b"first.last@example.com",
     "zoë@exämple.com".encode(), bytes(range(256)),

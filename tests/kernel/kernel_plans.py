@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from router.plan.plan import (
@@ -32,8 +33,9 @@ KEYS = ("a", "b", "c")
 PATTERNS = (b"[a-c]+", b"1.*", b".*\xff.*")
 TEXTS = (
     b"", b"a", b"abc", b"new-york", b"true", b"1", b"-7", b"1.5", b".5", b"1e3", b"nan",
-    b"1.2.3", b"1.2.3-rc.1", b"1.10.0", b"v1.2.3", b"2024-02-29", b"2024-02-29T12:00:00Z",
-    b"\xff\x00", b"0x10", b"12345678901234567890", b"caf\xc3\xa9",
+    b"1.2.3", b"1.2.3-rc.1", b"1.10.0", b"v1.2.3", b"2024-02-29",
+    b"2024-02-29T12:00:00Z", b"\xff\x00", b"0x10", b"12345678901234567890",
+    b"caf\xc3\xa9",
 )  # fmt: skip
 SEMVERS = (b"1.2.3", b"1.2.3-rc.2", b"1.9.0+build.7")
 NUMBERS = (-7.0, 0.0, 1.0, 1.5, 65.0, 1000.0, 1709208000.0, float("inf"), -float("inf"))
@@ -55,6 +57,12 @@ class Call:
             self.model, self.attributes, self.unit, self.unit_source, self.pin,
             self.random, full_match,
         )  # fmt: skip
+
+
+def unhurried(examples: int) -> settings:
+    """So many examples, and no failure because the machine was busy."""
+    slow = [HealthCheck.too_slow]
+    return settings(max_examples=examples, deadline=None, suppress_health_check=slow)
 
 
 def full_match(pattern: bytes, value: bytes) -> bool:
@@ -126,7 +134,11 @@ def deal_condition(dealer: random.Random, depth: int = 3) -> Condition:
         members = range(dealer.randrange(4))
         combine = All if kind == 1 else AnyOf
         return combine(tuple(deal_condition(dealer, depth - 1) for _ in members))
-    key, op, on_unit = dealer.choice(KEYS), dealer.choice(list(Op)), not dealer.randrange(4)
+    key, op, on_unit = (
+        dealer.choice(KEYS),
+        dealer.choice(list(Op)),
+        not dealer.randrange(4),
+    )
     if op in (Op.IN, Op.PREFIX, Op.SUFFIX, Op.CONTAINS):
         operands = tuple(dealer.choices(TEXTS, k=dealer.randrange(12)))
         return Test(key, op, operands, on_unit=on_unit)
@@ -161,16 +173,14 @@ def deal_model(dealer: random.Random, name: str) -> Model:
         Variant(f"v{i}", i // 2, i % 2, i != stable and not dealer.randrange(3))
         for i in range(count)
     )
-    rules = tuple(
-        deal_rule(dealer, f"r{i}", count) for i in range(dealer.randrange(5))
-    )
+    rules = tuple(deal_rule(dealer, f"r{i}", count) for i in range(dealer.randrange(5)))
     output = dealer.choice((None, Output("p", 1, OutputKind.PROBABILITY, 0.0, 1.0)))
     unit = Unit(on_missing=dealer.choice(list(OnMissing)))
     return Model(name, variants, stable, rules, unit, output, dealer.choice(list(Pins)))
 
 
 def deal_plan(dealer: random.Random) -> Plan:
-    """A random plan of two models. Dealt, not drawn: drawing one takes half a second."""
+    """A random plan of two models. Dealt: Hypothesis draws one in half a second."""
     return Plan("random", (deal_model(dealer, "m"), deal_model(dealer, "n")))
 
 

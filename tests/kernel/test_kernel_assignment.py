@@ -58,7 +58,9 @@ def test_units_fall_evenly_into_buckets(kind, groups):
 @pytest.mark.parametrize("salts", [("a", "b"), ("layer-1", "layer-2"), ("", "0")])
 def test_layers_of_two_salts_are_independent(kind, salts):
     first, second = (buckets_in(salt, UNITS[kind]) for salt in salts)
-    pairs = Counter(zip((b // 1000 for b in first), (b // 1000 for b in second), strict=True))
+    pairs = Counter(
+        zip((b // 1000 for b in first), (b // 1000 for b in second), strict=True)
+    )
     # 10 x 10 cells whose expectation is known, not estimated: 99 degrees of freedom.
     assert chi_square(pairs, 100, UNIT_COUNT) < limit(99)
 

@@ -39,7 +39,7 @@ CONDITION = All(
         Ask("unit", Op.PREFIX, (b"u",), on_unit=True),
     )
 )
-HALVES = buckets_of((range(0, 5000), 1), (range(5000, 9000), 2))
+HALVES = buckets_of((range(5000), 1), (range(5000, 9000), 2))
 SAMPLE = Plan(
     "test",
     (

@@ -80,7 +80,9 @@ def test_equal_parts_are_stored_once():
 
 
 def test_models_are_sorted_by_the_bytes_of_their_names():
-    plan = plan_of(*(replace(MODEL, name=name) for name in ("é", "b", "Z", "a\U0001f600")))
+    plan = plan_of(
+        *(replace(MODEL, name=name) for name in ("é", "b", "Z", "a\U0001f600"))
+    )
     assert list(read_models(encode(plan))) == ["Z", "a\U0001f600", "b", "é"]
 
 
@@ -119,7 +121,9 @@ def test_a_variants_share_is_its_number_of_buckets():
 
 
 def test_a_disabled_variants_share_is_stables():
-    disabled = replace(MODEL, variants=(VARIANTS[0], replace(VARIANTS[1], is_disabled=True)))
+    disabled = replace(
+        MODEL, variants=(VARIANTS[0], replace(VARIANTS[1], is_disabled=True))
+    )
     assert shares_of(disabled, HALF) == (5000, 0)
 
 
@@ -225,7 +229,9 @@ def test_a_plan_at_the_limit_is_a_table(what):
 
 
 def varied(**changes: object) -> Plan:
-    return plan_of(replace(MODEL, variants=(replace(VARIANTS[0], **changes),), rules=()))
+    return plan_of(
+        replace(MODEL, variants=(replace(VARIANTS[0], **changes),), rules=())
+    )
 
 
 BEYOND = [
