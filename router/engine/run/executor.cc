@@ -1,65 +1,18 @@
-// One mutex guards queues and workers: it is taken once to queue and twice to run a batch of
-// hundreds of microseconds. Loops take it only to submit and to ask how long the wait is.
-//
 // Batches of a version that wait together run together when their attempts may join. Each
 // part goes back to its own loop with a result of its own; what they share dies with the
 // last of them.
-#include "run/executor.h"
-
 #include <pthread.h>
 
 #include <algorithm>
 #include <chrono>
-#include <condition_variable>
-#include <deque>
-#include <thread>
-#include <unordered_map>
 
 #include "run/batch.h"
-#include "run/slot.h"
+#include "run/executor_impl.h"
 
 namespace router {
 namespace {
 
-constexpr int64_t kMillisecond = 1'000'000;
 constexpr size_t kJoinLook = 64;  // how far behind the first batch others are looked for
-constexpr int kIdleRounds = 50;  // quiet looks after which the watchdog sleeps
-
-struct Queue {
-  Version* version = nullptr;
-  std::deque<Batch*> waiting;
-  uint64_t rows = 0;      // of the waiting ones
-  uint32_t running = 0;
-  uint32_t stuck = 0;     // of the running ones, abandoned: they keep their place
-};
-
-// A loop's slot, and what the watchdog has noticed about its present run.
-struct LoopWatch {
-  RunSlot* slot = nullptr;
-  uint64_t sequence = 0;  // the run last seen
-  uint64_t late = 0;      // the run last seen late, and the thread's CPU time then
-  uint64_t ended = 0;     // the run last terminated
-  int64_t cpu_from_ns = 0;
-};
-
-struct Worker {
-  std::thread thread;
-  RunSlot slot;
-  std::vector<Batch*> parts;     // taken from the queue; theirs are the attempts of `run`
-  Batch run;
-  bool is_running = false, is_abandoned = false, has_ended = false;
-  int64_t stop_asked_ns = 0;
-};
-
-void finish_unrun(Batch* batch, Situation situation, const char* why) {
-  for (Attempt* attempt : batch->attempts) attempt->status = fail(situation, why);
-}
-
-void finish_unrun(Batch* batch, bool is_wanted) {
-  finish_unrun(batch, is_wanted ? Situation::deadline : Situation::cancelled,
-               is_wanted ? "the deadline passed before the model ran"
-                         : "the request was cancelled");
-}
 
 // Gives each part results of its own where one run served several parts, as a result may be
 // counted by one loop only.
@@ -89,40 +42,15 @@ void divide_results(const std::vector<Batch*>& parts) {
 
 }  // namespace
 
-struct Executors::Impl : std::enable_shared_from_this<Executors::Impl> {
-  Impl(const ExecutorOptions& with, Done call) : options(with), done(call) {}
+void finish_unrun(Batch* batch, Situation situation, const char* why) {
+  for (Attempt* attempt : batch->attempts) attempt->status = fail(situation, why);
+}
 
-  const ExecutorOptions options;
-  const Done done;
-  ExecutorCounters counters;
-
-  std::mutex mutex;
-  std::condition_variable work, watch;
-  std::unordered_map<const Version*, Queue> queues;
-  std::deque<Queue*> order;  // queues with waiting batches, the longest not served first
-  std::vector<std::unique_ptr<Worker>> workers;
-  std::vector<LoopWatch> loops;
-  uint64_t queued = 0, running = 0, started = 0;
-  bool is_stopping = false, is_closed = false;
-  std::thread watchdog;
-  // A loop that begins a run stores its slot's `watched`, then looks here; the watchdog
-  // stores this, then looks at the slots. Sequentially consistent on both sides, so one of
-  // them sees the other and no run begins unseen.
-  std::atomic<bool> is_watchdog_asleep{false};
-
-  void start_worker();
-  void work_on(Worker* self);
-  Queue* next_queue(int64_t now, int64_t* until);
-  void take(Queue* queue, Worker* self, std::vector<Batch*>* unrun, int64_t now);
-  void give_back(Worker* self);
-  void watch_runs();
-  bool look_at_workers(int64_t now);
-  bool look_at_loops(int64_t now);
-  void take_stale(int64_t now, std::vector<Batch*>* stale);
-  bool has_watched_loop() const;
-  bool has_ended_all() const;
-  void stop();
-};
+void finish_unrun(Batch* batch, bool is_wanted) {
+  finish_unrun(batch, is_wanted ? Situation::deadline : Situation::cancelled,
+               is_wanted ? "the deadline passed before the model ran"
+                         : "the request was cancelled");
+}
 
 void Executors::Impl::start_worker() {
   auto owned = std::make_unique<Worker>();
@@ -245,7 +173,7 @@ void Executors::Impl::work_on(Worker* self) {
     lock.unlock();
     for (Batch* batch : unrun) done(batch);
     unrun.clear();
-    if (has_work) queue->version->run(&self->run, &self->slot);
+    if (has_work) self->run.version->run(&self->run, &self->slot);
     lock.lock();
     if (has_work) {
       --running;
@@ -263,122 +191,6 @@ void Executors::Impl::work_on(Worker* self) {
   }
   self->has_ended = true;
   watch.notify_all();
-}
-
-// Ends runs nobody waits for, and gives up on those that do not end. True while any runs.
-bool Executors::Impl::look_at_workers(int64_t now) {
-  bool is_active = false;
-  const size_t count = workers.size();  // replacements are started below
-  for (size_t i = 0; i < count; ++i) {
-    Worker* worker = workers[i].get();
-    if (!worker->is_running || worker->is_abandoned) continue;
-    is_active = true;
-    if (worker->stop_asked_ns != 0) {
-      if (now - worker->stop_asked_ns < options.abandon_after_ns) continue;
-      worker->is_abandoned = true;
-      ++queues[worker->run.version].stuck;
-      counters.abandoned.fetch_add(1, std::memory_order_relaxed);
-      start_worker();
-      continue;
-    }
-    const auto& parts = worker->parts;
-    const bool is_wanted = std::any_of(parts.begin(), parts.end(), [](const Batch* part) {
-      return part->waiting.load(std::memory_order_relaxed) != 0;
-    });
-    if (is_wanted && worker->run.deadline_ns > now) continue;
-    if (!is_wanted) worker->run.waiting.store(0);
-    RunSlot::Impl* slot = worker->slot.impl();
-    // Not begun yet when this fails: the next look will find it.
-    if (!slot->terminate_run(slot->sequence.load(std::memory_order_relaxed))) continue;
-    worker->stop_asked_ns = now;
-    counters.terminated_executor.fetch_add(1, std::memory_order_relaxed);
-  }
-  return is_active;
-}
-
-// Ends a run that has held its loop for ten times its budget. A thread that lost its core
-// is not to blame, so it is CPU time that counts, seen from the first late look on; a run
-// that holds the loop a hundred times its budget is ended whatever it does.
-bool Executors::Impl::look_at_loops(int64_t now) {
-  const int64_t limit = options.loop_run_ns * 10;
-  bool is_active = false;
-  for (LoopWatch& loop : loops) {
-    RunSlot::Impl* slot = loop.slot->impl();
-    const uint64_t sequence = slot->sequence.load(std::memory_order_relaxed);
-    const int64_t started = slot->started_ns.load(std::memory_order_relaxed);
-    if (sequence != loop.sequence || started != 0) is_active = true;
-    loop.sequence = sequence;
-    if (started == 0 || now - started < limit || sequence == loop.ended) continue;
-    const int64_t cpu = clock_ns(slot->cpu_clock.load(std::memory_order_relaxed));
-    if (loop.late != sequence) {
-      loop.late = sequence;
-      loop.cpu_from_ns = cpu;
-      continue;
-    }
-    if (cpu - loop.cpu_from_ns < limit / 2 && now - started < limit * 10) continue;
-    if (!slot->terminate_run(sequence)) continue;
-    loop.ended = sequence;
-    counters.terminated_loop.fetch_add(1, std::memory_order_relaxed);
-  }
-  return is_active;
-}
-
-// Takes from the queues what need not run any more. Workers do so too when they come to it,
-// but the queue of a version whose runs are stuck is never come to.
-void Executors::Impl::take_stale(int64_t now, std::vector<Batch*>* stale) {
-  for (auto& [version, queue] : queues) {
-    auto& waiting = queue.waiting;
-    if (queue.stuck == 0 || waiting.empty()) continue;
-    for (size_t i = 0; i < waiting.size();) {
-      Batch* batch = waiting[i];
-      const bool is_wanted = batch->waiting.load(std::memory_order_relaxed) != 0;
-      if (is_wanted && batch->deadline_ns > now) {
-        ++i;
-        continue;
-      }
-      waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(i));
-      queue.rows -= batch->rows;
-      --queued;
-      finish_unrun(batch, is_wanted);
-      stale->push_back(batch);
-    }
-    if (waiting.empty()) order.erase(std::find(order.begin(), order.end(), &queue));
-  }
-}
-
-bool Executors::Impl::has_watched_loop() const {
-  return std::any_of(loops.begin(), loops.end(), [](const LoopWatch& loop) {
-    return loop.slot->impl()->is_watched.load();
-  });
-}
-
-void Executors::Impl::watch_runs() {
-  const auto tick = std::chrono::nanoseconds(
-      std::clamp(options.loop_run_ns * 10, kMillisecond, 5 * kMillisecond));
-  std::vector<Batch*> stale;
-  int quiet = 0;
-  std::unique_lock<std::mutex> lock(mutex);
-  while (!is_stopping) {
-    const int64_t now = clock_ns();
-    const bool workers_run = look_at_workers(now), loops_run = look_at_loops(now);
-    take_stale(now, &stale);
-    if (!stale.empty()) {
-      lock.unlock();
-      for (Batch* batch : stale) done(batch);
-      stale.clear();
-      lock.lock();
-      continue;
-    }
-    quiet = workers_run || loops_run || queued != 0 ? 0 : quiet + 1;
-    if (quiet < kIdleRounds) {
-      watch.wait_for(lock, tick);
-      continue;
-    }
-    is_watchdog_asleep.store(true);
-    if (!has_watched_loop()) watch.wait(lock);
-    is_watchdog_asleep.store(false);
-    quiet = 0;
-  }
 }
 
 bool Executors::Impl::has_ended_all() const {

@@ -156,14 +156,14 @@ TEST(an_executor_that_does_not_come_back_is_abandoned_and_replaced) {
   auto* loop = new Loop;
   auto* lost = new Job(stuck, loop);
   Job behind(stuck, loop), next(good.get(), loop);
-  lost->set_deadline(clock_ns() + 1'000'000);
-  behind.set_deadline(clock_ns() + 30'000'000);
   {
     Executors executors(options(1), Loop::done);
     executors.submit(&lost->batch, clock_ns());
     REQUIRE(until([&] { return executors.running() == 1; }));
+    behind.set_deadline(clock_ns() + 30'000'000);
     executors.submit(&behind.batch, clock_ns());
     executors.submit(&next.batch, clock_ns());
+    lost->batch.waiting = 0;
     REQUIRE(loop->wait_for(2));
     CHECK_EQ(executors.counters().abandoned.load(), 1U);
     CHECK_EQ(behind.situation(), Situation::deadline);
