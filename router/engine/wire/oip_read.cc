@@ -53,19 +53,11 @@ Status bad(const Parts&... parts) {
 // ---- The first pass: bytes to fields. False stops it: either the bytes are not the
 // message, or a list has grown one longer than its limit (check_counts finds which).
 
-bool read_flag(Cursor* in, Param* param) {
-  uint64_t bits;
-  if (!read_varint(in, &bits)) return false;
-  param->kind = ParamKind::boolean;
-  param->integer = bits != 0;
-  return true;
-}
-
 bool read_integer(Cursor* in, ParamKind kind, Param* param) {
   uint64_t bits;
   if (!read_varint(in, &bits)) return false;
   param->kind = kind;
-  param->integer = static_cast<int64_t>(bits);
+  param->integer = static_cast<int64_t>(kind == ParamKind::boolean ? bits != 0 : bits);
   return true;
 }
 
@@ -73,10 +65,14 @@ bool read_integer(Cursor* in, ParamKind kind, Param* param) {
 bool read_param_value(ByteView message, Param* param) {
   return each_field(message, [param](Cursor* in, uint32_t tag) {
     switch (tag) {
-      case tag_of(1, kVarint): return read_flag(in, param);
+      case tag_of(1, kVarint): return read_integer(in, ParamKind::boolean, param);
       case tag_of(2, kVarint): return read_integer(in, ParamKind::integer, param);
-      case tag_of(3, kBytes): param->kind = ParamKind::text; return read_text(in, &param->text);
-      case tag_of(4, kFixed64): param->kind = ParamKind::number; return read_fixed(in, &param->number);
+      case tag_of(3, kBytes):
+        param->kind = ParamKind::text;
+        return read_text(in, &param->text);
+      case tag_of(4, kFixed64):
+        param->kind = ParamKind::number;
+        return read_fixed(in, &param->number);
       case tag_of(5, kVarint): return read_integer(in, ParamKind::unsigned_integer, param);
       default: return skip_field(in, tag);
     }
@@ -89,8 +85,8 @@ bool read_param(Cursor* from, Param* param) {
   return read_bytes(from, &entry) && each_field(entry, [param](Cursor* in, uint32_t tag) {
     ByteView value;
     if (tag == tag_of(1, kBytes)) return read_text(in, &param->name);
-    if (tag == tag_of(2, kBytes)) return read_bytes(in, &value) && read_param_value(value, param);
-    return skip_field(in, tag);
+    if (tag != tag_of(2, kBytes)) return skip_field(in, tag);
+    return read_bytes(in, &value) && read_param_value(value, param);
   });
 }
 
@@ -138,7 +134,7 @@ bool read_run(Cursor in, uint8_t* to) {
   while (!in.done()) {
     uint64_t value;
     if (!read_varint(&in, &value)) return false;
-    T element = std::is_same_v<T, bool> ? static_cast<T>(value != 0) : static_cast<T>(value);
+    T element = static_cast<T>(value);  // of a bool: whether it is not zero
     std::memcpy(to, &element, sizeof element);
     to += sizeof element;
   }
@@ -186,11 +182,14 @@ bool read_contents(ByteView message, PendingInput* input, Buffer* typed) {
     if (tag == tag_of(kStringsField, kBytes)) return add_string(in, input, typed);
     if (field < kStringsField && (tag & 7) == kBytes)
       return read_bytes(in, &run) && add_elements(field, run, input, typed);
-    const char* start = reinterpret_cast<const char*>(in->at);
+    const uint8_t* start = in->at;
     if (!skip_field(in, tag)) return false;
-    uint32_t single = field == kFp32Field ? kFixed32 : field == kFp64Field ? kFixed64 : kVarint;
+    uint32_t single = field == kFp32Field   ? kFixed32
+                      : field == kFp64Field ? kFixed64
+                                            : kVarint;
     if (field >= kStringsField || (tag & 7) != single) return true;
-    run = ByteView(start, static_cast<size_t>(reinterpret_cast<const char*>(in->at) - start));
+    run = ByteView(reinterpret_cast<const char*>(start),
+                   static_cast<size_t>(in->at - start));
     return add_elements(field, run, input, typed);
   });
 }
@@ -246,42 +245,39 @@ bool read_request(ByteView message, InferRequest* out) {
 
 // ---- The second pass: what the fields say.
 
-// Finds a name that is there twice. A filter of 256 bits answers for almost every name;
-// only one whose bit is taken is compared with those before it.
-class SeenNames {
- public:
-  // `name_of(i)` gives the i-th name; true when the `index`-th is one of those before it.
-  template <typename NameOf>
-  bool add(size_t index, NameOf name_of) {
-    std::string_view name = name_of(index);
+// The first of `count` names that is there before too, or `count`. A filter of 256 bits
+// answers for almost every name; only one whose bit is taken is compared with the others.
+template <typename NameOf>
+size_t find_twin(size_t count, NameOf name_of) {
+  uint64_t taken[4] = {};
+  for (size_t i = 0; i < count; ++i) {
+    std::string_view name = name_of(i);
     // Names of one model differ at their ends if anywhere.
-    uint64_t tail = name.size();
-    size_t kept = std::min<size_t>(name.size(), 8);
-    if (kept != 0) std::memcpy(&tail, name.data() + name.size() - kept, kept);
+    uint64_t tail = 0;
+    if (name.size() >= sizeof tail)
+      std::memcpy(&tail, name.data() + name.size() - sizeof tail, sizeof tail);
+    else
+      for (char c : name) tail = tail << 8 | static_cast<uint8_t>(c);
     uint64_t place = tail * 0x9E3779B97F4A7C15u >> 56, bit = uint64_t{1} << (place & 63);
-    bool is_taken = (bits_[place >> 6] & bit) != 0;
-    bits_[place >> 6] |= bit;
-    for (size_t i = 0; is_taken && i < index; ++i)
-      if (name_of(i) == name) return true;
-    return false;
+    if ((taken[place >> 6] & bit) != 0)
+      for (size_t j = 0; j < i; ++j)
+        if (name_of(j) == name) return i;
+    taken[place >> 6] |= bit;
   }
-
- private:
-  uint64_t bits_[4] = {};
-};
-
-Status check_count(const char* what, size_t count, size_t max) {
-  return count <= max ? Status{} : bad("too many ", what, ": at most ", max);
+  return count;
 }
 
 Status check_counts(const InferRequest& request) {
-  Status status = check_count("parameters", request.params.size(), kParamsMax);
-  if (!status.ok()) return status;
-  status = check_count("inputs", request.inputs.size(), kTensorsMax);
-  if (!status.ok()) return status;
-  status = check_count("requested outputs", request.outputs.size(), kTensorsMax);
-  if (!status.ok()) return status;
-  return check_count("raw_input_contents", request.raw.size(), kTensorsMax);
+  struct List {
+    const char* name;
+    size_t size, max;
+  };
+  for (const List& list : {List{"parameters", request.params.size(), kParamsMax},
+                           {"inputs", request.inputs.size(), kTensorsMax},
+                           {"requested outputs", request.outputs.size(), kTensorsMax},
+                           {"raw_input_contents", request.raw.size(), kTensorsMax}})
+    if (list.size > list.max) return bad("too many ", list.name, ": at most ", list.max);
+  return {};
 }
 
 Status check_name(const char* what, std::string_view name) {
@@ -348,7 +344,8 @@ Status take_raw(const PendingInput& pending, ByteView raw, TensorView* input) {
                quoted(input->name), " has them");
   input->bytes = raw;
   if (input->type == DataType::bytes)
-    return is_valid_bytes_tensor(raw, input->elements) ? Status{} : describe_strings(*input);
+    return is_valid_bytes_tensor(raw, input->elements) ? Status{}
+                                                       : describe_strings(*input);
   uint64_t expected = input->elements * datatype_size(input->type);
   return raw.size() == expected ? Status{} : size_mismatch(*input, raw.size());
 }
@@ -363,7 +360,8 @@ Status check_typed(const PendingInput& pending, const TensorView& input) {
                " must be sent in raw_input_contents");
   if (strange != 0)
     return bad("input ", quoted(input.name), " of datatype ", type, " has ",
-               kContents[__builtin_ctz(strange)].name, ", expected ", kContents[field].name);
+               kContents[__builtin_ctz(strange)].name, ", expected ",
+               kContents[field].name);
   if (pending.typed_count == input.elements) return {};
   if (pending.typed_count == 0)
     return bad("unable to find data for input tensor ", quoted(input.name), " in request");
@@ -412,19 +410,18 @@ Status take_data(InferRequest* out) {
 }
 
 Status check_tensors(InferRequest* out) {
-  SeenNames seen_inputs, seen_outputs;
-  for (size_t i = 0; i < out->inputs.size(); ++i) {
-    Status status = check_input(out->pending[i], &out->inputs[i]);
-    if (!status.ok()) return status;
-    if (seen_inputs.add(i, [out](size_t at) { return out->inputs[at].name; }))
-      return bad("input ", quoted(out->inputs[i].name), " already exists in request");
-  }
-  for (size_t i = 0; i < out->outputs.size(); ++i) {
-    Status status = check_name("requested output", out->outputs[i]);
-    if (!status.ok()) return status;
-    if (seen_outputs.add(i, [out](size_t at) { return out->outputs[at]; }))
-      return bad("output ", quoted(out->outputs[i]), " already requested");
-  }
+  Status status;
+  for (size_t i = 0; status.ok() && i < out->inputs.size(); ++i)
+    status = check_input(out->pending[i], &out->inputs[i]);
+  for (size_t i = 0; status.ok() && i < out->outputs.size(); ++i)
+    status = check_name("requested output", out->outputs[i]);
+  if (!status.ok()) return status;
+  size_t twin = find_twin(out->inputs.size(), [out](size_t i) { return out->inputs[i].name; });
+  if (twin != out->inputs.size())
+    return bad("input ", quoted(out->inputs[twin].name), " already exists in request");
+  twin = find_twin(out->outputs.size(), [out](size_t i) { return out->outputs[i]; });
+  if (twin != out->outputs.size())
+    return bad("output ", quoted(out->outputs[twin]), " already requested");
   return {};
 }
 

@@ -1,5 +1,7 @@
 #include "wire/oip_write.h"
 
+#include <charconv>
+
 #include "wire/protobuf.h"
 
 namespace router {
@@ -26,15 +28,11 @@ uint8_t* put_text(uint8_t* at, uint32_t field, std::string_view text) {
 // A version as it is written: decimal.
 struct VersionText {
   char digits[10];
-  uint32_t first = sizeof digits;
+  size_t size;
 
-  explicit VersionText(uint32_t version) {
-    do {
-      digits[--first] = static_cast<char>('0' + version % 10);
-      version /= 10;
-    } while (version != 0);
-  }
-  std::string_view view() const { return {digits + first, sizeof digits - first}; }
+  explicit VersionText(uint32_t version)
+      : size(static_cast<size_t>(std::to_chars(digits, digits + 10, version).ptr - digits)) {}
+  std::string_view view() const { return {digits, size}; }
 };
 
 uint64_t integer_bits(const Annotation& annotation) {

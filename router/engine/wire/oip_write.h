@@ -1,5 +1,6 @@
-// ModelInferResponse and ModelStreamInferResponse to bytes, as complete gRPC frames (five-byte prefix, uncompressed).
-// Outputs always go as raw_output_contents; parameter kinds 4 and 5 are never written.
+// ModelInferResponse and ModelStreamInferResponse to bytes, as complete gRPC frames
+// (five-byte prefix, uncompressed). Outputs always go as raw_output_contents; parameter
+// kinds 4 and 5 are never written.
 #pragma once
 
 #include <cstdint>

@@ -36,56 +36,46 @@ void finish_hmac(SHA256_CTX inner, SHA256_CTX outer, uint8_t mac[SHA256_DIGEST_L
   SHA256_Final(mac, &outer);
 }
 
-uint8_t* put(uint8_t* at, uint64_t value, size_t size) {
-  std::memcpy(at, &value, size);
-  return at + size;
-}
-uint64_t take(const uint8_t** at, size_t size) {
-  uint64_t value = 0;
-  std::memcpy(&value, *at, size);
-  *at += size;
-  return value;
+// The parts between the first byte and the MAC, in order, each with its size: writing and
+// reading go through this one list. `bucket` travels with the flags in its upper bits.
+template <typename Parts, typename Visit>
+void each_part(Parts& p, Visit visit) {
+  visit(p.time_s, 4);
+  visit(p.model_hash, 4);
+  visit(p.version, 4);
+  visit(p.rule_hash, 4);
+  visit(p.rollout_revision, 3);
+  visit(p.variant, 1);
+  visit(p.bucket, 2);
+  visit(p.propensity_bp, 2);
+  visit(p.score, 4);
+  visit(p.unit_tag, 6);
+  visit(p.sequence, 3);
 }
 
-void pack(const Prediction& p, uint8_t key, uint8_t out[kSigned]) {
-  float score = std::isnan(p.score) ? __builtin_nanf("") : p.score;
-  uint32_t score_bits;
-  std::memcpy(&score_bits, &score, 4);
-  unsigned place = p.bucket & kBucketMask;
-  if (p.is_fallback) place |= kFallbackFlag;
-  if (p.is_sticky) place |= kStickyFlag;
-  uint8_t* at = put(out, static_cast<uint8_t>(kFormat << 4 | key), 1);
-  at = put(at, p.time_s, 4);
-  at = put(at, p.model_hash, 4);
-  at = put(at, p.version, 4);
-  at = put(at, p.rule_hash, 4);
-  at = put(at, p.rollout_revision, 3);
-  at = put(at, p.variant, 1);
-  at = put(at, place, 2);
-  at = put(at, p.propensity_bp, 2);
-  at = put(at, score_bits, 4);
-  at = put(at, p.unit_tag, 6);
-  at = put(at, p.sequence, 3);
+void pack(Prediction p, uint8_t key, uint8_t out[kSigned]) {
+  if (std::isnan(p.score)) p.score = __builtin_nanf("");  // one NaN stands for all
+  unsigned flags = (p.is_fallback ? kFallbackFlag : 0u) | (p.is_sticky ? kStickyFlag : 0u);
+  p.bucket = static_cast<uint16_t>((p.bucket & kBucketMask) | flags);
+  uint8_t* at = out;
+  *at++ = static_cast<uint8_t>(kFormat << 4 | key);
+  each_part(p, [&at](const auto& part, size_t size) {
+    std::memcpy(at, &part, size);
+    at += size;
+  });
   ROUTER_ASSERT(at == out + kSigned);
 }
 
 void unpack(const uint8_t in[kSigned], Prediction* out) {
   const uint8_t* at = in + 1;
-  out->time_s = static_cast<uint32_t>(take(&at, 4));
-  out->model_hash = static_cast<uint32_t>(take(&at, 4));
-  out->version = static_cast<uint32_t>(take(&at, 4));
-  out->rule_hash = static_cast<uint32_t>(take(&at, 4));
-  out->rollout_revision = static_cast<uint32_t>(take(&at, 3));
-  out->variant = static_cast<uint8_t>(take(&at, 1));
-  uint64_t place = take(&at, 2);
-  out->bucket = static_cast<uint16_t>(place & kBucketMask);
-  out->is_fallback = (place & kFallbackFlag) != 0;
-  out->is_sticky = (place & kStickyFlag) != 0;
-  out->propensity_bp = static_cast<uint16_t>(take(&at, 2));
-  uint32_t score_bits = static_cast<uint32_t>(take(&at, 4));
-  std::memcpy(&out->score, &score_bits, 4);
-  out->unit_tag = take(&at, 6);
-  out->sequence = static_cast<uint32_t>(take(&at, 3));
+  each_part(*out, [&at](auto& part, size_t size) {
+    part = 0;
+    std::memcpy(&part, at, size);
+    at += size;
+  });
+  out->is_fallback = (out->bucket & kFallbackFlag) != 0;
+  out->is_sticky = (out->bucket & kStickyFlag) != 0;
+  out->bucket &= kBucketMask;
 }
 
 void encode(const uint8_t in[kSize], char out[kPredictionIdLength]) {
@@ -180,8 +170,9 @@ uint64_t MintKey::tag_unit(std::string_view unit) const {
   SHA256_Update(&inner, &kUnitDomain, 1);
   SHA256_Update(&inner, unit.data(), unit.size());
   finish_hmac(inner, keyed(state_)->outer, mac);
-  const uint8_t* at = mac;
-  return take(&at, 6);
+  uint64_t tag = 0;
+  std::memcpy(&tag, mac, 6);
+  return tag;
 }
 
 int claimed_key(std::string_view text) {

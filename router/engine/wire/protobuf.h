@@ -112,29 +112,40 @@ bool each_field(ByteView message, OnField on_field) {
   return true;
 }
 
+// Whether no byte is above 127: eight at a time, the last eight overlapping.
+inline bool is_ascii(std::string_view text) {
+  uint64_t all = 0, word;
+  size_t at = 0;
+  for (; text.size() - at >= 8; at += 8) {
+    std::memcpy(&word, text.data() + at, 8);
+    all |= word;
+  }
+  if (text.size() >= 8) {
+    std::memcpy(&word, text.data() + text.size() - 8, 8);
+    all |= word;
+  } else {
+    for (char c : text) all |= static_cast<uint8_t>(c);
+  }
+  return (all & 0x8080808080808080) == 0;
+}
+
 // No overlong forms, no surrogates, nothing above U+10FFFF.
 inline bool is_utf8(std::string_view text) {
+  if (is_ascii(text)) return true;
   constexpr uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};  // by length
   const uint8_t* at = reinterpret_cast<const uint8_t*>(text.data());
-  for (size_t left = text.size(); left != 0;) {
-    uint64_t word = 0x80;
-    if (left >= 8) std::memcpy(&word, at, 8);
-    size_t size = 8;
-    if ((word & 0x8080808080808080) != 0 && *at < 0x80) {
-      size = 1;
-    } else if ((word & 0x8080808080808080) != 0) {
-      size = *at >= 0xF0 ? 4 : *at >= 0xE0 ? 3 : 2;
-      if (*at < 0xC0 || *at >= 0xF8 || size > left) return false;
-      uint32_t point = *at & (0x7Fu >> size);
-      for (size_t i = 1; i < size; ++i) {
-        if ((at[i] & 0xC0) != 0x80) return false;
-        point = point << 6 | (at[i] & 0x3F);
-      }
-      bool is_surrogate = point >= 0xD800 && point < 0xE000;
-      if (point < kSmallest[size] || point > 0x10FFFF || is_surrogate) return false;
+  size_t size;
+  for (size_t left = text.size(); left != 0; at += size, left -= size) {
+    size = *at < 0x80 ? 1 : *at >= 0xF0 ? 4 : *at >= 0xE0 ? 3 : 2;
+    if (size == 1) continue;
+    if (*at < 0xC0 || *at >= 0xF8 || size > left) return false;
+    uint32_t point = *at & (0x7Fu >> size);
+    for (size_t i = 1; i < size; ++i) {
+      if ((at[i] & 0xC0) != 0x80) return false;
+      point = point << 6 | (at[i] & 0x3F);
     }
-    at += size;
-    left -= size;
+    bool is_surrogate = point >= 0xD800 && point < 0xE000;
+    if (point < kSmallest[size] || point > 0x10FFFF || is_surrogate) return false;
   }
   return true;
 }

@@ -31,7 +31,7 @@ DataType datatype_from_name(std::string_view name) {
     return DataType::invalid;
   char padded[sizeof TypeRow::name] = {};
   std::memcpy(padded, name.data(), name.size());
-  for (unsigned i = 1; i < kTypeCount; ++i)
+  for (unsigned i = kTypeCount; --i != 0;)  // what models use most comes last
     if (std::memcmp(kTypes[i].name, padded, sizeof padded) == 0)
       return static_cast<DataType>(i);
   return DataType::invalid;
