@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from router.config.audience import Audience
 from router.config.model import Model
@@ -52,3 +53,11 @@ def config_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "inference router configuration"
     return schema
+
+
+def restore_config(dumped: Mapping[str, Any]) -> Config | None:
+    """The configuration that was dumped; None when it does not fit this release."""
+    try:
+        return Config.model_validate(dict(dumped))
+    except ValidationError:
+        return None

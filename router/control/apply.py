@@ -7,12 +7,15 @@ Applying the same configuration again appends nothing.
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
-
-from pydantic import ValidationError
+from typing import Protocol
 
 from router.clock import Clock
-from router.config.config import Config, config_revision, dump_config
+from router.config.config import (
+    Config,
+    config_revision,
+    dump_config,
+    restore_config,
+)
 from router.config.route import route_name
 from router.control.state import (
     ControlState,
@@ -23,7 +26,7 @@ from router.control.state import (
     route_record,
 )
 from router.errors import StoreError
-from router.plan.compile import States, compile_plan, next_routes
+from router.plan.compile import compile_plan, next_routes
 from router.plan.plan import MintKey, Plan
 from router.store.log import Conflict, Entry, Record
 from router.store.sqlite import SqliteLog
@@ -105,17 +108,12 @@ def _gone(config: Config, state: ControlState) -> list[str]:
 
 
 def applied_plan(state: ControlState) -> Plan | None:
-    """The plan that was last applied; None when there is none or it cannot be compiled
-    by this release."""
-    if state.applied is None:
+    """The plan that was last applied; None when there is none, or it does not fit this
+    release."""
+    config = None if state.applied is None else restore_config(state.applied)
+    if config is None:
         return None
-    try:
-        config = Config.model_validate(dict[str, Any](state.applied))
-        return compile_plan(
-            config, States(state.applied_versions, state.routes, state.keys)
-        )
-    except (ValidationError, KeyError):
-        return None
+    return compile_plan(config, state.states(state.applied_versions))
 
 
 def read_state(path: str | Path, clock: Clock) -> ControlState:

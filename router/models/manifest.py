@@ -6,39 +6,13 @@ features of each input, the SHA-256 of files and free tags.
 """
 
 from pathlib import Path
-from typing import Annotated, TypeVar
-
-from pydantic import BaseModel, Field, StringConstraints
+from typing import TypeVar
 
 from router.config.load import SIZE_MAX, read_mapping
-from router.config.values import FROZEN, Name, Text, VersionKey
+from router.config.manifest import Manifest, ModelManifest
 from router.errors import ConfigError, Problem
 
-Read = TypeVar("Read", bound="Manifest")
-Sha256 = Annotated[Text, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-
-
-class Input(BaseModel):
-    """One input tensor: a name for each of its columns."""
-
-    model_config = FROZEN
-    features: tuple[Name, ...] = ()
-
-
-class Manifest(BaseModel):
-    """What a version is and came from."""
-
-    model_config = FROZEN
-    inputs: dict[Name, Input] = Field(default_factory=dict)
-    files: dict[Name, Sha256] = Field(default_factory=dict)
-    """SHA-256 of files in the version's folder."""
-    tags: dict[Name, str] = Field(default_factory=dict)
-
-
-class ModelManifest(Manifest):
-    """A manifest in the model's folder: for all versions, and for each."""
-
-    versions: dict[VersionKey, Manifest] = Field(default_factory=dict)
+Read = TypeVar("Read", bound=Manifest)
 
 
 def read_manifest(repository: Path, version: int) -> Manifest:

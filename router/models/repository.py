@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router.config.config import Config
+from router.config.manifest import Manifest
 from router.config.model import served_versions
 from router.errors import ModelError, RouterError
 from router.models.external import external_paths
-from router.models.manifest import Manifest, read_manifest
+from router.models.manifest import read_manifest
 
 FILE_NAME = "model.onnx"
 VERSION_MAX = 2**32 - 1  # the routing table's field

@@ -8,8 +8,15 @@ from pydantic import ValidationError
 
 from router.config.audience import AllOf, Audience, AudienceRef, NotOf
 from router.config.audience import Test as KeyTest
-from router.config.config import Config, config_revision, config_schema, dump_config
+from router.config.config import (
+    Config,
+    config_revision,
+    config_schema,
+    dump_config,
+    restore_config,
+)
 from router.config.load import read_config
+from router.config.manifest import ModelManifest
 from router.config.model import Model, Runtime, runtime_of, settings_of
 from router.config.problems import brief, did_you_mean
 from router.config.server import Address, Server, parse_address
@@ -243,3 +250,21 @@ def test_a_problem_says_what_to_write(text: str, line: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_config(f"api_version: router/v1\n{text}\n", "f")
     assert any(line in str(problem) for problem in caught.value.problems)
+
+
+def test_a_stored_configuration_is_restored_if_it_fits_this_release() -> None:
+    config = read_config(FULL, "f")
+    assert restore_config(dump_config(config)) == config
+    assert restore_config({**dump_config(config), "later": 1}) is None
+
+
+def test_a_manifest_has_features_checksums_and_tags() -> None:
+    made = ModelManifest.model_validate(
+        {
+            "inputs": {"X": {"features": ["amount", "age"]}},
+            "files": {"model.onnx": "0" * 64},
+            "versions": {"2": {"tags": {"team": "risk"}}},
+        }
+    )
+    assert made.inputs["X"].features == ("amount", "age")
+    assert made.versions[2].tags == {"team": "risk"}
