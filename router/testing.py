@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -26,7 +27,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import grpc
 import numpy as np
@@ -34,8 +35,6 @@ import onnx
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-
-T = TypeVar("T")
 
 OPSET = 17
 IR_VERSION = 8
@@ -239,14 +238,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def wait_until(
-    condition: Callable[[], T | None], what: str, timeout_s: float = 15.0
-) -> T:
-    """The first truthy answer of `condition`; fails naming `what` after the timeout."""
+    condition: Callable[[], object], what: str, timeout_s: float = 15.0
+) -> None:
+    """Wait for `condition` to be true; fails naming `what` after the timeout."""
     deadline = time.monotonic() + timeout_s
     while True:
-        answer = condition()
-        if answer:
-            return answer
+        if condition():
+            return
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what}: not within {timeout_s:g} s")
         # A poll needs a pause so that the server gets the processor.
@@ -327,9 +325,12 @@ class Server:
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry these labels."""
+        status, page = self.get("/metrics")
+        if status != 200:
+            raise RuntimeError(f"/metrics answers {status}\n{self.tail()}")
         return sum(
             value
-            for sample, found, value in samples(self.get("/metrics")[1])
+            for sample, found, value in samples(page, name)
             if sample == name and labels.items() <= found.items()
         )
 
@@ -380,13 +381,15 @@ class Server:
             raise RuntimeError(f"server ended with {code}:\n{self.tail()}")
 
 
-def samples(text: str) -> Iterator[tuple[str, dict[str, str], float]]:
-    """Name, labels and value of every sample of a metrics page."""
-    from prometheus_client.parser import text_string_to_metric_families
-
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            yield sample.name, dict(sample.labels), float(sample.value)
+def samples(
+    page: str, prefix: str = "router_"
+) -> Iterator[tuple[str, dict[str, str], float]]:
+    """Name, labels and value of each sample, as this server writes them."""
+    for line in page.splitlines():
+        if line.startswith(prefix):
+            head, _, value = line.rpartition(" ")
+            name, _, labels = head.partition("{")
+            yield name, dict(re.findall(r'(\w+)="([^"]*)"', labels)), float(value)
 
 
 def messages(package: str = "inference") -> Callable[[str], type[Any]]:
@@ -494,11 +497,8 @@ class Caller:
             answers |= {u: int(c.result().model_version) for u, c in calls.items()}
         return answers
 
-    def close(self) -> None:
-        self.channel.close()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self.channel.close()

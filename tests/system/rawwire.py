@@ -123,8 +123,14 @@ class RawClient:
         """One unary call; `prefixed` replaces the gRPC message frame."""
         stream = self.open(grpc_fields(path, **extra))
         payload = message(body) if prefixed is None else prefixed
-        self.send(frame(DATA, END_STREAM, stream, payload))
+        self.send_data(stream, payload)
         return self.wait(stream, timeout_s)
+
+    def send_data(self, stream: int, payload: bytes) -> None:
+        """The whole request body, in frames of a size every server accepts."""
+        for at in range(0, max(len(payload), 1), 16_000):
+            last = END_STREAM if at + 16_000 >= len(payload) else 0
+            self.send(frame(DATA, last, stream, payload[at : at + 16_000]))
 
     def wait(self, stream: int, timeout_s: float = 10) -> Reply:
         """Read until the stream has ended or the connection is gone."""

@@ -111,7 +111,7 @@ FLOODS = {
 def test_a_flood_of_cheap_frames_ends_the_connection(
     world: testing.Server, wire: RawClient, kind: str
 ) -> None:
-    before = world.metric("router_abuse_total")
+    before = world.metric("router_abuse_total", kind=kind)
     for _ in range(200):
         if not wire.send(FLOODS[kind] * 500):
             break
@@ -119,7 +119,10 @@ def test_a_flood_of_cheap_frames_ends_the_connection(
         if wire.closed:
             break
     assert wire.wait_closed()
-    assert world.metric("router_abuse_total") > before
+    wire.socket.close()
+    testing.wait_until(
+        lambda: world.metric("router_abuse_total", kind=kind) > before, "it is counted"
+    )
 
 
 def test_empty_data_without_end_is_a_flood(
@@ -133,7 +136,11 @@ def test_empty_data_without_end_is_a_flood(
         if wire.closed:
             break
     assert wire.wait_closed()
-    assert world.metric("router_abuse_total", kind="empty_data") > 0
+    wire.socket.close()
+    testing.wait_until(
+        lambda: world.metric("router_abuse_total", kind="empty_data") > 0,
+        "it is counted",
+    )
 
 
 def test_rapid_resets_end_the_connection(wire: RawClient) -> None:
@@ -165,7 +172,7 @@ def test_headers_by_the_thousand_are_refused_and_cost_little(
     assert wire.closed or reply.reset is not None or reply.code not in (None, 0)
 
 
-@pytest.mark.parametrize(("count", "size"), [(200, 10), (4, 5_000)])
+@pytest.mark.parametrize(("count", "size"), [(200, 10), (4, 3_000)])
 def test_metadata_over_the_limit_is_refused_and_the_connection_lives(
     wire: RawClient, count: int, size: int
 ) -> None:
@@ -175,15 +182,14 @@ def test_metadata_over_the_limit_is_refused_and_the_connection_lives(
     assert wire.ping()
 
 
-def test_more_streams_than_allowed_are_refused_and_the_rest_live(
+def test_more_streams_than_allowed_end_the_connection_of_who_was_told(
     wire: RawClient,
 ) -> None:
-    assert wire.ping()
-    streams = [wire.open(grpc_fields()) for _ in range(150)]
-    assert wire.ping()
-    refused = [s for s in streams if wire.replies.get(s) and wire.replies[s].reset]
-    assert len(refused) >= 50
-    assert all(wire.replies[s].reset == 7 for s in refused)
+    assert wire.ping()  # the server's settings are known and acknowledged
+    for _ in range(150):
+        wire.open(grpc_fields())
+    assert wire.wait_closed()
+    assert wire.goaway == 1
 
 
 def test_a_message_that_declares_four_gigabytes_allocates_nothing(
@@ -221,7 +227,7 @@ def test_bodies_of_clients_that_left_are_given_back(world: testing.Server) -> No
 def test_a_reader_that_never_reads_holds_only_its_window(
     world: testing.Server, wire: RawClient
 ) -> None:
-    # Ten answers of 2.4 MB that the client never takes.
+    # Ten answers of 200 KB that the client never takes.
     from tritonclient.grpc import service_pb2 as pb
 
     request = pb.ModelInferRequest(model_name="echo_fp32")
@@ -229,10 +235,7 @@ def test_a_reader_that_never_reads_holds_only_its_window(
     request.raw_input_contents.append(b"\0" * 200_000)
     for _ in range(10):
         stream = wire.open(grpc_fields())
-        whole = message(request.SerializeToString())
-        for at in range(0, len(whole), 16_000):
-            last = END_STREAM if at + 16_000 >= len(whole) else 0
-            wire.send(frame(DATA, last, stream, whole[at : at + 16_000]))
+        wire.send_data(stream, message(request.SerializeToString()))
     with testing.Caller(world.address) as caller:
         for _ in range(20):
             assert caller.infer("tag", X, timeout_s=5).model == "tag"

@@ -145,10 +145,11 @@ def test_a_candidate_that_keeps_failing_is_taken_out(
             break
     assert is_open()
     failures = server.metric("router_version_failures_total", model="breaking")
-    answer = caller.infer("breaking", x(testing.FAULT_FAIL))
-    assert answer.version == 1
-    # Taken out means not even asked.
-    assert server.metric("router_version_failures_total", model="breaking") == failures
+    for _ in range(50):
+        assert caller.infer("breaking", x(testing.FAULT_FAIL)).version == 1
+    # Taken out means not even asked, but for a probe now and then.
+    after = server.metric("router_version_failures_total", model="breaking")
+    assert after - failures <= 2
 
 
 def test_a_client_that_leaves_takes_its_run_with_it(
