@@ -290,6 +290,17 @@ class Server:
         assert self._process is not None, "the server is not running"
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def wait(self, timeout_s: float = 30.0) -> int:
+        """The exit code of a process that was told to leave by other means."""
+        assert self._process is not None, "the server is not running"
+        code = self._process.wait(timeout_s)
+        self._process = None
+        return code
+
     def start(self) -> None:
         """Start the process and wait until it says it is ready."""
         with self.log.open("ab") as log:
