@@ -4,7 +4,7 @@
 decides one request by them, `Table.explain` also says which rules were tried and which
 tests were asked. Every test of routing runs on this file and on `_fasthash.pyx`; where
 they differ, this one is right. It reads only tables that the kernel's `check` has
-accepted, and is about a thousand times slower: nothing on a request's path may call it.
+accepted, and is hundreds of times slower: nothing on a request's path may call it.
 """
 
 import re
