@@ -1,10 +1,11 @@
 """Small ONNX models, one for each thing the native run tests have to see.
 
-Written into a folder the tests are told of; nothing is checked in, because a model file is
-opaque and this one page is not.
+Written into a folder the tests are told of; nothing is checked in, because a model file
+is opaque and this page is not.
 """
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +24,12 @@ def _value(name: str, kind: int, shape: list[int | str] | None) -> onnx.ValueInf
     return helper.make_tensor_value_info(name, kind, shape)
 
 
-def _model(nodes: list, inputs: list, outputs: list, **weights: np.ndarray) -> onnx.ModelProto:
-    constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+def _model(
+    nodes: list, inputs: list, outputs: list, **weights: np.ndarray
+) -> onnx.ModelProto:
+    constants = [
+        numpy_helper.from_array(array, name) for name, array in weights.items()
+    ]
     graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
@@ -34,14 +39,16 @@ def mlp(sizes: tuple[int, ...] = (16, 64, 2)) -> onnx.ModelProto:
     """Rows are independent; the usual small model."""
     random = np.random.default_rng(7)
     nodes, weights, last = [], {}, "x"
-    for i, (fan_in, fan_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         weights[f"w{i}"] = random.normal(0, 0.3, (fan_in, fan_out)).astype(np.float32)
         weights[f"b{i}"] = random.normal(0, 0.3, fan_out).astype(np.float32)
         is_last = i == len(sizes) - 2
         nodes.append(helper.make_node("Gemm", [last, f"w{i}", f"b{i}"], [f"h{i}"]))
         nodes.append(
             helper.make_node(
-                "Softmax" if is_last else "Relu", [f"h{i}"], ["y" if is_last else f"r{i}"]
+                "Softmax" if is_last else "Relu",
+                [f"h{i}"],
+                ["y" if is_last else f"r{i}"],
             )
         )
         last = f"r{i}"
@@ -180,7 +187,9 @@ def zipmap(keeps_label: bool) -> onnx.ModelProto:
         ),
         helper.make_node("ArgMax", ["x"], ["label"], axis=1, keepdims=0),
     ]
-    element = helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(FLOAT, []))
+    element = helper.make_map_type_proto(
+        INT64, helper.make_tensor_type_proto(FLOAT, [])
+    )
     maps = helper.make_value_info("maps", helper.make_sequence_type_proto(element))
     outputs = [_value("label", INT64, ["n"])] if keeps_label else []
     if not keeps_label:
@@ -200,7 +209,11 @@ def external() -> onnx.ModelProto:
     weight = model.graph.initializer[0]
     weight.ClearField("raw_data")
     weight.data_location = TensorProto.EXTERNAL
-    for key, value in {"location": "weights.bin", "offset": "0", "length": "4096"}.items():
+    for key, value in {
+        "location": "weights.bin",
+        "offset": "0",
+        "length": "4096",
+    }.items():
         weight.external_data.add(key=key, value=value)
     return model
 

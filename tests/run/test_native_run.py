@@ -1,8 +1,8 @@
 """The run floor on the runtime's own library, under sanitizers.
 
-The claims are the native tests' names (`tests/native/run/`); here they get models, a library
-that is too old, and a compiler. The address and the thread sanitizer see every test: runs
-end on other threads than they began on, and results are shared by loops.
+The claims are the native tests' names (`tests/native/run/`); here they get models, a
+library that is too old, and a compiler. The address and the thread sanitizer see every
+test: runs end on other threads than they began on, and results are shared by loops.
 """
 
 import importlib.util
@@ -14,13 +14,15 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "wire"))
-from native_build import PLAIN_ENVIRONMENT, ROOT, Toolchain, build  # noqa: E402
-from native_models import write_models  # noqa: E402
+from native_build import PLAIN_ENVIRONMENT, ROOT, Toolchain, build
+from native_models import write_models
 
 pytestmark = pytest.mark.slow
 
 HERE = "tests/native/run"
-RUN = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "router/engine/run").glob("*.cc"))
+RUN = sorted(
+    str(p.relative_to(ROOT)) for p in (ROOT / "router/engine/run").glob("*.cc")
+)
 TESTS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / HERE).glob("test_*.cc"))
 BELOW = ["router/engine/base/status.cc", "router/engine/wire/tensor.cc"]
 
@@ -68,7 +70,12 @@ def test_the_run_floor_keeps_its_promises(
     toolchain = Scripted(name=name, sanitize=sanitizer)
     program = build("run/tests", [*TESTS, *RUN, *BELOW], ["dl", "pthread"], toolchain)
     done = subprocess.run(
-        [program], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failed" in done.stdout

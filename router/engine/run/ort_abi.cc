@@ -33,6 +33,7 @@ Runtime* Runtime::open(const std::string& path, std::string* why) {
 }
 
 std::string Runtime::start(const std::string& path) {
+  if (path.empty()) return "the option library, a path to libonnxruntime.so, is missing";
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) return std::string("cannot load ONNX Runtime: ") + dlerror();
   auto base = reinterpret_cast<const ApiBase* (*)()>(dlsym(library, "OrtGetApiBase"));

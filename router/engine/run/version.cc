@@ -300,6 +300,7 @@ RunScope::~RunScope() {
   // A thread that lost its core looks like a slow run. Over 50 ms it is believed; below,
   // CPU time decides, from the next suspect on if this run's was not measured.
   constexpr int64_t kSuspect = 1'000'000, kBelieved = 50'000'000;
+  constexpr uint32_t kMeasured = 32;  // few: reading CPU time is a system call
   const int64_t predicted = version_->predicted_ns(batch_->rows);
   if (run_ns <= kSuspect || run_ns > kBelieved || predicted == 0 ||
       run_ns / 10 <= predicted) {
@@ -307,7 +308,7 @@ RunScope::~RunScope() {
   } else if (cpu_from_ >= 0) {
     version_->observe(batch_->rows, std::max<int64_t>(batch_->cpu_ns, 1));
   } else {
-    version_->measured_runs_left.store(1000, std::memory_order_relaxed);
+    version_->measured_runs_left.store(kMeasured, std::memory_order_relaxed);
   }
 }
 
