@@ -9,11 +9,11 @@ message`.
 
 import sys
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import click
 
+from router import __version__
 from router.errors import RouterError
 
 EXIT_OK, EXIT_ERROR, EXIT_CHANGES, EXIT_USAGE = 0, 1, 2, 64
@@ -114,10 +114,7 @@ def schema() -> int:
 @router.command("version")
 def print_version() -> int:
     """Print the version of the router."""
-    try:
-        click.echo(version("inference-router"))
-    except PackageNotFoundError:
-        click.echo("unknown: not installed as a package")
+    click.echo(__version__)
     return EXIT_OK
 
 
