@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace router {
@@ -62,6 +63,12 @@ struct [[nodiscard]] Status {
 
 inline Status fail(Situation situation, std::string message) {
   return Status{situation, std::move(message)};
+}
+
+// What the client sent, for a message: cut, so that it cannot fill one.
+inline std::string quoted(std::string_view name) {
+  constexpr size_t kShownMax = 256;
+  return "'" + std::string(name.substr(0, kShownMax)) + "'";
 }
 
 }  // namespace router

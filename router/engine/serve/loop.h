@@ -75,14 +75,6 @@ class Loop {
   void take_table();
   void release_table(LoopTable* table);
   void on_letter(Letter* letter);
-  void on_event(Connection* connection, Event* event);
-  void open_exchange(Connection* connection, Stream* stream);
-  void on_message(Exchange* exchange, BodyRef body);
-  void on_half_closed(Exchange* exchange);
-  void on_closed(Exchange* exchange, bool by_peer);
-  void on_method_message(Exchange* exchange, BodyRef body);
-  void on_reply(MethodReply* reply);
-  void begin_local(LocalCall* local);
   void begin_call(Exchange* exchange, BodyRef body);
   Status admit(Call* call);
   Status route_call(Call* call);
@@ -91,6 +83,18 @@ class Loop {
   void place_batch(LoopVariant* variant, uint32_t model, Batch* batch);
   bool may_run_here(const LoopTable& table, uint32_t model, const Batch& batch) const;
   void finish_batch(Batch* batch);
+
+  // exchange.cc
+  void on_event(Connection* connection, Event* event);
+  void open_exchange(Connection* connection, Stream* stream);
+  void on_message(Exchange* exchange, BodyRef body);
+  void on_half_closed(Exchange* exchange);
+  void on_closed(Exchange* exchange, bool by_peer);
+  void on_method_message(Exchange* exchange, BodyRef body);
+  void on_reply(MethodReply* reply);
+  void begin_local(LocalCall* local);
+
+  // fallback.cc
   void finish_attempt(Call* call, unsigned which, const Batch& batch);
   void start_fallback(Call* call);
   bool may_fall_back(const Call& call) const;
