@@ -60,6 +60,9 @@ struct Stream {
   uint64_t sent_pending = 0;         // message bytes accepted by send_message, not yet framed
 };
 
+// A stream's events: `opened` first, `closed` last; after `failed` neither `message` nor
+// `half_closed` comes. Requests that are not gRPC, or have too much metadata, are answered
+// by the connection and make no event.
 enum class EventKind : uint8_t {
   opened,       // headers complete; path and metadata are readable
   message,      // one complete, decompressed message: `body`
@@ -78,6 +81,8 @@ struct Event {
 };
 
 // What an answer looks like besides its message. Views must live through the call only.
+// Names in `extra` are lower case; values are printable ASCII, or base64 for -bin names.
+// Message and pushback are sent with an error only.
 struct Trailers {
   Code code = Code::ok;
   std::string_view message;          // percent-encoded on the wire by the connection
@@ -111,7 +116,8 @@ class GrpcConn {
   // Whole unary answer: headers, one message, trailers. `frame` starts with the five-byte
   // gRPC prefix, already filled, and is copied or moved from before this returns.
   void respond(Stream* stream, Buffer&& frame, const Trailers& trailers);
-  // Trailers-only answer, or the end of a stream that already sent messages.
+  // Trailers-only answer, or the end of a stream that already sent messages. Answers to a
+  // stream whose `closed` event is under way go nowhere.
   void finish(Stream* stream, const Trailers& trailers);
   // One message of a streaming answer; sends headers first when none were sent.
   void send_message(Stream* stream, Buffer&& frame);
@@ -127,11 +133,13 @@ class GrpcConn {
   void close_to_new_streams();
 
   // Streams with a partly received message and no progress since `before_ns` fail with a
-  // `failed` event (slow_message).
+  // `failed` event: deadline (and slow_message is counted), or overload when it was we who
+  // gave no window. Call it regularly: it also gives windows back once the budget allows.
   void expire_slow(int64_t before_ns, std::vector<Event>* events);
 
-  size_t stream_count() const;
-  bool is_closing() const;            // GOAWAY sent or received and no stream left
+  size_t stream_count() const;        // streams not yet forgotten
+  // The last GOAWAY was sent or received, and every stream is forgotten.
+  bool is_closing() const;
   uint64_t abuse_count(Abuse kind) const;
 
  private:
