@@ -22,8 +22,6 @@ std::string shape_text(const Shape& shape) {
   return text + "]";
 }
 
-std::string quoted(std::string_view name) { return "'" + std::string(name) + "'"; }
-
 Status bad(std::string message) { return fail(Situation::bad_input, std::move(message)); }
 
 // Says which inputs are missing, in Triton's words.

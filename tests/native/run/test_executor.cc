@@ -151,10 +151,10 @@ TEST(an_endless_model_is_terminated_at_its_deadline) {
 
 TEST(an_executor_that_does_not_come_back_is_abandoned_and_replaced) {
   // What the stuck thread may still touch is never freed, as in a server.
-  auto* stuck = load_script("hang_forever", {{"concurrency", "1"}}).release();
+  static auto* stuck = load_script("hang_forever", {{"concurrency", "1"}}).release();
   auto good = load_script("tag=7");
-  auto* loop = new Loop;
-  auto* lost = new Job(stuck, loop);
+  static auto* loop = new Loop;
+  static auto* lost = new Job(stuck, loop);
   Job behind(stuck, loop), next(good.get(), loop);
   {
     Executors executors(options(1), Loop::done);
