@@ -27,19 +27,6 @@ uint32_t field_of(DataType type) {
   return kFields[static_cast<unsigned>(type)];
 }
 
-// A name as an error may carry it: bounded, and without control characters, which would
-// let a client forge lines in somebody's log.
-std::string quoted(std::string_view name) {
-  size_t size = std::min<size_t>(name.size(), kNameMax);
-  while (size < name.size() && size > 0 &&
-         (static_cast<uint8_t>(name[size]) & 0xC0) == 0x80)
-    --size;  // whole characters only
-  std::string text(name.substr(0, size));
-  for (char& c : text)
-    if (static_cast<uint8_t>(c) < 0x20 || c == 0x7F) c = '?';
-  return "'" + text + (size < name.size() ? "...'" : "'");
-}
-
 std::string as_text(uint64_t number) { return std::to_string(number); }
 std::string_view as_text(std::string_view text) { return text; }
 
@@ -73,7 +60,8 @@ bool read_param_value(ByteView message, Param* param) {
       case tag_of(4, kFixed64):
         param->kind = ParamKind::number;
         return read_fixed(in, &param->number);
-      case tag_of(5, kVarint): return read_integer(in, ParamKind::unsigned_integer, param);
+      case tag_of(5, kVarint):
+        return read_integer(in, ParamKind::unsigned_integer, param);
       default: return skip_field(in, tag);
     }
   });
@@ -294,7 +282,8 @@ Status check_shape(TensorView* input) {
       return bad("unexpected shape for input ", quoted(input->name), ": dimension ", i,
                  " is ", std::to_string(shape.dims[i]));
   uint64_t size, width = std::max<uint64_t>(datatype_size(input->type), 1);
-  if (!element_count(shape, &input->elements) || !checked_mul(input->elements, width, &size))
+  if (!element_count(shape, &input->elements) ||
+      !checked_mul(input->elements, width, &size))
     return bad("shape of input ", quoted(input->name), " has too many elements");
   if (input->type == DataType::bytes && input->elements > kStringsMax)
     return bad("input ", quoted(input->name), " has ", input->elements,
@@ -364,7 +353,8 @@ Status check_typed(const PendingInput& pending, const TensorView& input) {
                kContents[field].name);
   if (pending.typed_count == input.elements) return {};
   if (pending.typed_count == 0)
-    return bad("unable to find data for input tensor ", quoted(input.name), " in request");
+    return bad("unable to find data for input tensor ", quoted(input.name),
+               " in request");
   return input.type == DataType::bytes
              ? strings_mismatch(input, pending.typed_count)
              : size_mismatch(input, pending.typed_count * datatype_size(input.type));
@@ -416,7 +406,8 @@ Status check_tensors(InferRequest* out) {
   for (size_t i = 0; status.ok() && i < out->outputs.size(); ++i)
     status = check_name("requested output", out->outputs[i]);
   if (!status.ok()) return status;
-  size_t twin = find_twin(out->inputs.size(), [out](size_t i) { return out->inputs[i].name; });
+  auto input_name = [out](size_t i) { return out->inputs[i].name; };
+  size_t twin = find_twin(out->inputs.size(), input_name);
   if (twin != out->inputs.size())
     return bad("input ", quoted(out->inputs[twin].name), " already exists in request");
   twin = find_twin(out->outputs.size(), [out](size_t i) { return out->outputs[i]; });

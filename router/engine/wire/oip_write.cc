@@ -31,7 +31,8 @@ struct VersionText {
   size_t size;
 
   explicit VersionText(uint32_t version)
-      : size(static_cast<size_t>(std::to_chars(digits, digits + 10, version).ptr - digits)) {}
+      : size(static_cast<size_t>(
+            std::to_chars(digits, digits + sizeof digits, version).ptr - digits)) {}
   std::string_view view() const { return {digits, size}; }
 };
 

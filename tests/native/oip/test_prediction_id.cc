@@ -79,6 +79,9 @@ TEST(what_does_not_fit_is_cut_and_no_score_stays_no_score) {
   CHECK_EQ(back.bucket, 0x3FFF);
   CHECK(back.is_fallback && !back.is_sticky);
   CHECK(std::isnan(back.score));
+  std::string text = minted(key, p);
+  p.score = std::nanf("");
+  CHECK_EQ(minted(key, p), text);
 }
 
 TEST(every_changed_character_is_refused) {

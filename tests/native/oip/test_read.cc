@@ -255,6 +255,8 @@ TEST(what_is_not_protobuf_is_undecodable) {
            tag(100, 0) + eleven + std::string(1, '\1'), tag(0, 0) + "\1", varint(0, 1),
            std::string("\x0E"), std::string("\x0F"), tag(9, 4), tag(9, 3), tag(9, 3) + tag(8, 4),
            std::string("\x80\x80\x80\x80\x80\x01"), std::string("\xFF\xFF\xFF\xFF\xFF\x01"),
+           std::string("\xA0\x86\x80\x80\x80\x00\x01", 7),  // field 100, its tag too long
+           std::string("\xA0\x86\x80\x80\x10\x01"),          // or beyond 32 bits
            tag(1, 2) + std::string("\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01"),
            tag(100, 1) + "1234567", tag(100, 5) + "123",
            text(1, "\xFF"), text(2, "\xC0\x80"), text(3, "\xED\xA0\x80"),
