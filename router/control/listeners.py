@@ -182,10 +182,11 @@ def _open_unix(address: Address, mode: int) -> Listener:
     _remove_stale(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        # Linux gives the file the socket's own mode, so nobody can connect in the
-        # moment between bind and a chmod.
+        # Linux gives the file the socket's own mode, less the umask, so nobody else can
+        # connect in the moment before the chmod, which only widens.
         os.fchmod(listener.fileno(), mode)
         listener.bind(path)
+        os.chmod(path, mode)
         listener.setblocking(False)
     except BaseException:
         listener.close()
