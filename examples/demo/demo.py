@@ -101,7 +101,10 @@ class Router:
     def __enter__(self) -> "Router":
         command = [sys.executable, "-m", "router", "serve", str(self.config)]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+            # Not in the source tree: what was built and installed is what runs.
+            self.process = subprocess.Popen(
+                command, cwd=self.config.parent, stdout=log, stderr=log
+            )
         deadline = time.monotonic() + 30
         with triton.InferenceServerClient(self.address) as client:
             while not _is_ready(client):
@@ -196,7 +199,7 @@ def show_periods(console: Console, periods: Sequence[Period]) -> None:
 
 
 def claims(
-    periods: Sequence[Period], errors: Sequence[str]
+    periods: Sequence[Period], ordered: Sequence[Answer], errors: Sequence[str]
 ) -> dict[str, tuple[bool, str]]:
     """Everything this demo says about the router, each with what was measured."""
     answers = [a for period in periods for a in period.answers]

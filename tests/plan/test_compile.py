@@ -13,7 +13,6 @@ from router.plan.plan import (
     Annotate,
     MintKey,
     OnMissing,
-    Output,
     OutputKind,
     Pins,
     Reason,
@@ -131,7 +130,9 @@ def test_settings_of_a_model_reach_the_plan() -> None:
     )
     assert (got.unit.metadata, got.unit.tensor) == (("x-account",), "id")
     assert got.unit.on_missing == OnMissing.REJECT
-    assert got.output == Output("p", 1, OutputKind.PROBABILITY, 0.0, 1.0)
+    assert got.output is not None
+    assert (got.output.tensor, got.output.index) == ("p", 1)
+    assert got.output.kind == OutputKind.PROBABILITY
     assert (got.pins, got.has_fallback, got.has_prediction_id) == (
         Pins.DENY,
         False,
@@ -157,6 +158,17 @@ def test_a_declared_range_bounds_the_output(
     )
     assert output is not None
     assert (output.low, output.high) == (low, high)
+
+
+def test_a_probability_may_miss_its_bounds_by_rounding_only() -> None:
+    written = {"tensor": "p", "kind": "probability"}
+    output = (
+        compile_plan(config(models=[model(output=written)]), SERVED).models[0].output
+    )
+    assert output is not None
+    # What a forest answered, and what no rounding explains.
+    assert -0.0001 < output.low < -3.6e-7
+    assert 1.0000004 < output.high < 1.0001
 
 
 def test_a_share_may_name_its_variant() -> None:
