@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from router import __version__
+from router.cli.bench import bench
 from router.errors import RouterError
 
 EXIT_OK, EXIT_ERROR, EXIT_CHANGES, EXIT_USAGE = 0, 1, 2, 64
@@ -149,6 +150,9 @@ def predict(target: str, model: str, output: str, **asked: Any) -> int:
     else:
         show_prediction(answer)
     return EXIT_OK
+
+
+router.add_command(bench)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -83,3 +83,15 @@ def prediction_read(
     keys: Sequence[tuple[int, bytes]], prediction_id: str
 ) -> dict[str, Any] | None: ...
 def runtime(library: str) -> dict[str, Any]: ...
+def bench(
+    options: Mapping[str, str],
+    frames: Sequence[bytes],
+    sockets: Sequence[int],
+    metadata: Iterable[tuple[str, str]] = (),
+) -> dict[str, Any]:
+    """Load a server over connected, non-blocking sockets, which it takes and closes.
+
+    Options and the keys of the answer are those of `serve/generator.h`. Runs on the
+    calling thread for the duration asked and at most the timeout longer; a signal is
+    noticed only through the option `stop_fd`. EngineError when an option is wrong.
+    """

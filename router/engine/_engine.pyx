@@ -70,6 +70,8 @@ cdef extern from "engine/engine.h" nogil:
     int engine_regex_problem(engine_text pattern, engine_bytes *out)
     int engine_regex_match(engine_text pattern, engine_text value)
     int engine_runtime(engine_text library, engine_bytes *out)
+    int engine_bench(const engine_pair *options, uint64_t count, const engine_text *frames,
+                     uint64_t frame_count, engine_bytes *out)
 
 DATA = ENGINE_DATA
 ADMIN = ENGINE_ADMIN
@@ -325,4 +327,26 @@ def runtime(str library):
     cdef int result
     with nogil:
         result = engine_runtime(path, &out)
+    return json.loads(check(result, &out))
+
+
+def bench(options, frames, sockets, metadata=()):
+    """What a load of `frames` over `sockets` measured; without the GIL until it ends."""
+    named = [(f"metadata:{name}", value) for name, value in metadata]
+    given = [("socket", number) for number in sockets]
+    cdef Pairs pairs = Pairs([*options.items(), *named, *given])
+    cdef list kept = [bytes(frame) for frame in frames]
+    cdef uint64_t count = len(kept), i
+    cdef engine_bytes out = engine_bytes(NULL, 0)
+    cdef int result
+    cdef engine_text *texts = <engine_text *>malloc((count + 1) * sizeof(engine_text))
+    if texts == NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            texts[i] = text_of(kept[i])
+        with nogil:
+            result = engine_bench(pairs.pairs, pairs.count, texts, count, &out)
+    finally:
+        free(texts)
     return json.loads(check(result, &out))

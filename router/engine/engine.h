@@ -95,6 +95,13 @@ int engine_regex_match(engine_text pattern, engine_text value);
 /* `out`: JSON {"version": ..., "providers": [...]} of the runtime library at a path. */
 int engine_runtime(engine_text library, engine_bytes *out);
 
+/* Loads a server with calls and measures it, on this thread, for the duration it is told
+ * and at most the calls' timeout longer (serve/generator.h lists the options). `frames`:
+ * the messages, without prefix, sent in turn. Takes the sockets and closes them, whatever
+ * it returns. `out`: JSON. */
+int engine_bench(const engine_pair *options, uint64_t count, const engine_text *frames,
+                 uint64_t frame_count, engine_bytes *out);
+
 #ifdef __cplusplus
 }
 #endif

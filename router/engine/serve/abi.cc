@@ -1,10 +1,13 @@
 // engine.h's functions: text to values, values to text, and nothing else.
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <new>
 
 #include "engine.h"
+#include "serve/generator.h"
 #include "serve/plane.h"
 
 struct engine {
@@ -233,4 +236,23 @@ int engine_runtime(engine_text library, engine_bytes* out) {
   }
   put(out, json + "]}");
   return 0;
+}
+
+int engine_bench(const engine_pair* options, uint64_t count, const engine_text* frames,
+                 uint64_t frame_count, engine_bytes* out) {
+  router::BenchOptions read;
+  std::string problem;
+  for (const auto& [key, value] : router::read_options(options, count)) {
+    const std::string why = read.set(key, value);
+    if (problem.empty()) problem = why;
+  }
+  std::vector<router::Buffer> made;
+  for (uint64_t i = 0; i < frame_count; ++i) made.push_back(router::make_frame(view(frames[i])));
+  if (read.sockets.empty() || made.empty()) problem = "needs a socket and a frame";
+  if (problem.empty()) {
+    put(out, router::run_bench(read, made));
+    return 0;
+  }
+  for (const int fd : read.sockets) close(fd);
+  return answer(out, problem);
 }
