@@ -125,7 +125,9 @@ int GrpcConn::Impl::on_sent(nghttp2_session* session, const nghttp2_frame* frame
   StreamState* state = impl->stream_at(frame->hd.stream_id);
   if (state == nullptr) return 0;
   state->has_sent_end = true;
-  if (state->face.half_closed) return 0;
+  // Plain HTTP clients take a reset for a failure even when the answer is complete: they
+  // may send to the end, or until `expire_slow`.
+  if (state->face.half_closed || !state->is_announced) return 0;
   // The answer is complete and the rest of the request is of no use: gRPC servers say so.
   state->was_reset_by_us = true;
   return nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame->hd.stream_id,
@@ -381,9 +383,9 @@ void GrpcConn::expire_slow(int64_t before_ns, std::vector<Event>* events) {
   impl.events = events;
   impl.give_back_withheld();
   for (StreamState* state : impl.live) {
-    if (state->is_closed || !state->reader.is_partial() || state->progress_ns >= before_ns) {
-      continue;
-    }
+    if (state->is_closed || state->progress_ns >= before_ns) continue;
+    if (!state->is_announced && state->has_sent_end) impl.owner->reset(&state->face, 0);
+    if (!state->reader.is_partial()) continue;
     if (state->withheld != 0) {  // the silence is our doing
       impl.fail_stream(state, fail(Situation::overload, "too many request bytes in flight"));
       continue;

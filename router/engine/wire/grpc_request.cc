@@ -84,6 +84,7 @@ void GrpcConn::Impl::keep_header(StreamState* state, std::string_view name,
 }
 
 void GrpcConn::Impl::end_headers(StreamState* state) {
+  state->progress_ns = now_ns;
   if (state->refusal == Refusal::none && !state->is_post) state->refusal = Refusal::method;
   if (state->refusal == Refusal::none && !state->is_grpc) {
     state->refusal = Refusal::content_type;
@@ -101,7 +102,6 @@ void GrpcConn::Impl::end_headers(StreamState* state) {
                              bytes.substr(span.at + span.name_size, span.value_size)});
   }
   state->is_announced = true;
-  state->progress_ns = now_ns;
   add_event(EventKind::opened, state);
   if (!state->is_encoding_known) {
     fail_stream(state, fail(Situation::bad_encoding,

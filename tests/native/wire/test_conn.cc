@@ -264,7 +264,6 @@ TEST(what_is_not_grpc_gets_an_http_status_and_no_event) {
     CHECK(peer.send(bytes));
     CHECK_EQ(peer.kinds(), "");
     const std::vector<Answer> answers = peer.read();
-    CHECK_EQ(peer.conn.stream_count(), 0u);
     const Answer* answer = find(answers, NGHTTP2_HEADERS);
     return answer != nullptr && answer->is_end() ? answer->field(":status") : "(none)";
   };
@@ -280,6 +279,22 @@ TEST(what_is_not_grpc_gets_an_http_status_and_no_event) {
   CHECK_EQ(status_of(headers(1, with("POST", {}))), "415");
   CHECK_EQ(status_of(headers(1, with("GET", {}), true)), "405");
   CHECK_EQ(status_of(headers(1, {{":method", "CONNECT"}, {":authority", "a"}})), "405");
+}
+
+TEST(a_refused_request_may_end_by_itself_and_is_reset_when_it_does_not) {
+  Peer peer;
+  const Fields json = {{":method", "POST"}, {":scheme", "http"}, {":path", "/"},
+                       {":authority", "a"}, {"content-type", "application/json"}};
+  peer.send(headers(1, json) + headers(3, json));
+  CHECK(find(peer.read(), NGHTTP2_RST_STREAM) == nullptr);
+  CHECK(peer.send(data(1, "{}", true)));
+  CHECK_EQ(peer.conn.stream_count(), 1u);
+  peer.conn.expire_slow(kSecond + 1, &peer.events);
+  const std::vector<Answer> answers = peer.read();
+  REQUIRE(answers.size() == 1);
+  CHECK_EQ(answers[0].payload, big_endian(NGHTTP2_NO_ERROR, 4));
+  CHECK_EQ(peer.conn.stream_count(), 0u);
+  CHECK_EQ(peer.kinds(), "");
 }
 
 TEST(a_malformed_request_is_reset_and_the_connection_lives_on) {
