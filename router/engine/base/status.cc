@@ -1,5 +1,7 @@
 #include "base/status.h"
 
+#include <algorithm>
+
 namespace router {
 namespace {
 
@@ -43,6 +45,20 @@ const Advice& advice_for(Situation situation) {
 const char* code_name(Code code) {
   return static_cast<unsigned>(code) < kCodeCount ? kCodeNames[static_cast<unsigned>(code)]
                                                   : "INTERNAL";
+}
+
+std::string quoted(std::string_view name) {
+  constexpr size_t kShownMax = 256;
+  size_t size = std::min(name.size(), kShownMax);
+  while (size < name.size() && size > 0 &&
+         (static_cast<uint8_t>(name[size]) & 0xC0) == 0x80) {
+    --size;  // whole characters only
+  }
+  std::string text(name.substr(0, size));
+  for (char& c : text) {
+    if (static_cast<uint8_t>(c) < 0x20 || c == 0x7F) c = '?';
+  }
+  return "'" + text + (size < name.size() ? "...'" : "'");
 }
 
 }  // namespace router

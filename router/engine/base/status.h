@@ -65,10 +65,8 @@ inline Status fail(Situation situation, std::string message) {
   return Status{situation, std::move(message)};
 }
 
-// What the client sent, for a message: cut, so that it cannot fill one.
-inline std::string quoted(std::string_view name) {
-  constexpr size_t kShownMax = 256;
-  return "'" + std::string(name.substr(0, kShownMax)) + "'";
-}
+// A name the client sent, as a message may carry it: bounded, and without control
+// characters, which would let a client forge lines in somebody's log.
+std::string quoted(std::string_view name);
 
 }  // namespace router

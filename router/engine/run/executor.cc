@@ -271,6 +271,12 @@ bool Executors::submit(Batch* batch, int64_t now_ns) {
 }
 
 int64_t Executors::predicted_wait_ns(const Version& version) const {
+  // Asked for every request, and mostly nothing is here: then the lock is not worth taking.
+  // Relaxed: a prediction may be late by a batch.
+  if (impl_->queued.load(std::memory_order_relaxed) == 0 &&
+      impl_->running.load(std::memory_order_relaxed) == 0) {
+    return int64_t{version.max_queue_delay_us} * 1000;
+  }
   std::lock_guard<std::mutex> lock(impl_->mutex);
   const int64_t threads = std::max<int64_t>(impl_->options.threads, 1);
   int64_t total = 0, own = 0;

@@ -4,6 +4,7 @@
 // hundreds of microseconds. Loops take it only to submit and to ask how long the wait is.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <thread>
@@ -58,7 +59,9 @@ struct Executors::Impl : std::enable_shared_from_this<Executors::Impl> {
   std::deque<Queue*> order;  // queues with waiting batches, the longest not served first
   std::vector<std::unique_ptr<Worker>> workers;
   std::vector<LoopWatch> loops;
-  uint64_t queued = 0, running = 0, started = 0;
+  // Written under the mutex, read without it by predicted_wait_ns.
+  std::atomic<uint64_t> queued{0}, running{0};
+  uint64_t started = 0;
   bool is_stopping = false, is_closed = false;
   std::thread watchdog;
   // A loop that begins a run stores its slot's `watched`, then looks here; the watchdog
