@@ -1,5 +1,6 @@
 """A file is read strictly, and everything wrong with it is said at once."""
 
+import random
 from pathlib import Path
 
 import pytest
@@ -285,3 +286,30 @@ routes:
         "f:11: routes[2].version: model 'few' does not serve this version (found 1);"
         " it has 2, 5",
     ]
+
+
+def test_a_mangled_file_is_a_configuration_or_a_list_of_problems() -> None:
+    whole = (Path(__file__).parents[2] / "examples" / "everything.yaml").read_text()
+    draw = random.Random(7)
+    pieces = [
+        "{",
+        "}",
+        "[",
+        "]",
+        ":",
+        ",",
+        "null",
+        "-1",
+        "all",
+        "key",
+        "\n",
+        "&a ",
+        "'",
+    ]
+    for _ in range(100):
+        at = draw.randrange(len(whole))
+        end = at + draw.randint(0, 12)
+        try:
+            read_config(whole[:at] + draw.choice(pieces) + whole[end:], "f")
+        except ConfigError as error:
+            assert error.problems  # noqa: PT017 - either outcome is right
