@@ -5,7 +5,9 @@ VENV ?= .venv
 BIN = $(abspath $(VENV))/bin
 SETUP = VENV=$(VENV) scripts/setup
 # Tests and tools find the package they are meant to use by PYTHONPATH, never by chance.
-with = PYTHONPATH=build/$(1)
+with = PYTHONPATH=$(CURDIR)/build/$(1)
+# Benchmarks are modules of the source tree, which also holds a `router` without extensions.
+bench_with = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/release:$(CURDIR)
 
 # Extensions link their sanitizer dynamically, so it has to be in the process first.
 SANITIZER = $(shell $${CXX:-g++} -print-file-name=lib$(1).so)
@@ -36,11 +38,11 @@ check:
 
 bench:
 	@$(SETUP) release test bench
-	@$(call with,release) $(BIN)/python -m benchmarks $(ARGS)
+	@$(bench_with) $(BIN)/python -m benchmarks $(ARGS)
 
 bench-smoke:
 	@$(SETUP) release test bench
-	@$(call with,release) $(BIN)/python -m benchmarks.smoke
+	@$(bench_with) $(BIN)/python -m benchmarks.smoke
 
 build:
 	@$(SETUP) release

@@ -135,7 +135,15 @@ def test_a_candidate_that_cannot_serve_does_not_keep_the_server_from_starting(
         assert set(caller.versions("tag", X, units).values()) == {1}
         with pytest.raises(grpc.RpcError) as caught:
             caller.infer("tag", X, version="2")
-        assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert "version '2'" in caught.value.details()
+        ready = testing.messages()("ModelReadyResponse")
+        ask = testing.messages()("ModelReadyRequest")(name="tag", version="2")
+        answer = caller.channel.unary_unary(
+            "/inference.GRPCInferenceService/ModelReady",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=ready.FromString,
+        )(ask, timeout=5)
+        assert not answer.ready
 
 
 def test_a_repaired_candidate_gets_its_share_back(tmp_path: Path) -> None:
