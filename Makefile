@@ -6,8 +6,8 @@ BIN = $(abspath $(VENV))/bin
 SETUP = VENV=$(VENV) scripts/setup
 # Tests and tools find the package they are meant to use by PYTHONPATH, never by chance.
 with = PYTHONPATH=$(CURDIR)/build/$(1)
-# Benchmarks are modules of the source tree, which also holds a `router` without extensions.
-bench_with = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/release:$(CURDIR)
+# The source tree holds a `router` without extensions, and Python would look there first.
+safe = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/release
 
 # Extensions link their sanitizer dynamically, so it has to be in the process first.
 SANITIZER = $(shell $${CXX:-g++} -print-file-name=lib$(1).so)
@@ -16,7 +16,7 @@ SANITIZER = $(shell $${CXX:-g++} -print-file-name=lib$(1).so)
 
 demo:
 	@$(SETUP) release demo
-	@$(call with,release) $(BIN)/python examples/demo/demo.py
+	@$(safe):$(CURDIR)/examples/demo $(BIN)/python examples/demo/demo.py
 
 test:
 	@$(SETUP) checked test
@@ -38,11 +38,11 @@ check:
 
 bench:
 	@$(SETUP) release test bench
-	@$(bench_with) $(BIN)/python -m benchmarks $(ARGS)
+	@$(safe):$(CURDIR) $(BIN)/python -m benchmarks $(ARGS)
 
 bench-smoke:
 	@$(SETUP) release test bench
-	@$(bench_with) $(BIN)/python -m benchmarks.smoke
+	@$(safe):$(CURDIR) $(BIN)/python -m benchmarks.smoke
 
 build:
 	@$(SETUP) release
