@@ -130,6 +130,10 @@ void Executors::Impl::take(Queue* queue, Worker* self, std::vector<Batch*>* unru
   if (!waiting.empty()) order.push_back(queue);
 }
 
+void Executors::Impl::forget_idle(Queue* queue) {
+  if (queue->waiting.empty() && queue->running == 0) queues.erase(queue->version);
+}
+
 void Executors::Impl::give_back(Worker* self) {
   Batch* run = &self->run;
   if (self->parts.size() > 1) divide_results(self->parts);
@@ -170,21 +174,22 @@ void Executors::Impl::work_on(Worker* self) {
       if (is_watchdog_asleep.load()) watch.notify_all();
     }
     if (!queue->waiting.empty()) work.notify_one();
+    // Before any batch goes back: the version may die as soon as it has. And only a run of
+    // this worker keeps the queue while the lock is not held.
+    if (!has_work) forget_idle(queue);
     lock.unlock();
     for (Batch* batch : unrun) done(batch);
     unrun.clear();
     if (has_work) self->run.version->run(&self->run, &self->slot);
     lock.lock();
-    if (has_work) {
-      --running;
-      --queue->running;
-      self->is_running = false;
-      if (self->is_abandoned) --queue->stuck;
-    }
-    // Before the batches go back: the version may die as soon as they have.
+    if (!has_work) continue;
+    --running;
+    --queue->running;
+    self->is_running = false;
+    if (self->is_abandoned) --queue->stuck;
     if (!queue->waiting.empty()) work.notify_one();
-    if (queue->waiting.empty() && queue->running == 0) queues.erase(queue->version);
-    if (!has_work || is_closed) continue;  // closed: the loops are gone
+    forget_idle(queue);
+    if (is_closed) continue;  // the loops are gone
     lock.unlock();
     give_back(self);
     lock.lock();

@@ -73,6 +73,7 @@ struct Executors::Impl : std::enable_shared_from_this<Executors::Impl> {
   void work_on(Worker* self);
   Queue* next_queue(int64_t now, int64_t* until);
   void take(Queue* queue, Worker* self, std::vector<Batch*>* unrun, int64_t now);
+  void forget_idle(Queue* queue);
   void give_back(Worker* self);
   void watch_runs();
   bool look_at_workers(int64_t now);
