@@ -7,6 +7,7 @@ namespace router {
 namespace {
 
 constexpr std::string_view kInferPath = "/inference.GRPCInferenceService/ModelInfer";
+constexpr uint64_t kUnreadMax = 16 * 1024 * 1024;  // bytes of answers a stream may leave
 constexpr std::string_view kStreamInferPath = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 }  // namespace
@@ -66,7 +67,14 @@ void Loop::open_exchange(Connection* connection, Stream* stream) {
 
 void Loop::on_message(Exchange* exchange, BodyRef body) {
   if (exchange->is_finished) return;
-  if (exchange->kind == ExchangeKind::stream_infer) return begin_call(exchange, std::move(body));
+  if (exchange->kind == ExchangeKind::stream_infer) {
+    // Answers nobody reads must not pile up: a stream that asks on without reading ends.
+    if (exchange->stream->sent_pending > kUnreadMax) {
+      return finish_exchange(exchange, fail(Situation::overload,
+                                            "the answers of this stream are not read"));
+    }
+    return begin_call(exchange, std::move(body));
+  }
   if (exchange->kind == ExchangeKind::method &&
       core_->methods.info(exchange->method).is_streaming) {
     return on_method_message(exchange, std::move(body));

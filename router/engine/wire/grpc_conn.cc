@@ -15,6 +15,8 @@ constexpr size_t kIdleStreamsMax = 128;
 constexpr size_t kHeaderBytesKept = 16 * 1024;
 // What may be flushed ahead of the loop's own writing to find a GOAWAY.
 constexpr size_t kFlushMax = 64 * 1024;
+// How long an answer may stand without a byte of it leaving.
+constexpr int64_t kUnsentMaxNs = 10'000'000'000;
 
 }  // namespace
 
@@ -31,7 +33,8 @@ void StreamState::recycle() {
   is_encoding_known = true;
   refusal = Refusal::none;
   reader.stop();
-  progress_ns = 0;
+  progress_ns = stalled_from_ns = 0;
+  stalled_size = 0;
   withheld = 0;
   outgoing.clear();
   trailer_bytes.clear();
@@ -377,13 +380,28 @@ void GrpcConn::close_to_new_streams() {
   impl.flush_control();
 }
 
+// An answer the peer gives no window for would be held for as long as it likes.
+void GrpcConn::Impl::expire_unsent(StreamState* state, int64_t now_ns) {
+  const size_t unsent = state->outgoing.pending();
+  if (unsent != state->stalled_size) {
+    state->stalled_size = unsent;
+    state->stalled_from_ns = now_ns;
+  } else if (unsent != 0 && now_ns - state->stalled_from_ns > kUnsentMaxNs) {
+    state->stalled_size = 0;
+    ++abuses[static_cast<size_t>(Abuse::slow_message)];
+    nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, state->face.id, NGHTTP2_CANCEL);
+  }
+}
+
 void GrpcConn::expire_slow(int64_t before_ns, std::vector<Event>* events) {
   Impl& impl = *impl_;
   take_events(events);
   impl.events = events;
   impl.give_back_withheld();
   for (StreamState* state : impl.live) {
-    if (state->is_closed || state->progress_ns >= before_ns) continue;
+    if (state->is_closed) continue;
+    impl.expire_unsent(state, before_ns);
+    if (state->progress_ns >= before_ns) continue;
     if (!state->is_announced && state->has_sent_end) impl.owner->reset(&state->face, 0);
     if (!state->reader.is_partial()) continue;
     if (state->withheld != 0) {  // the silence is our doing

@@ -39,6 +39,8 @@ struct StreamState {
 
   MessageReader reader;
   int64_t progress_ns = 0;   // when a byte of the body last came
+  size_t stalled_size = 0;   // of the answer, unsent, when expire_slow last saw it move
+  int64_t stalled_from_ns = 0;
   uint32_t withheld = 0;     // bytes of window not given back, for want of budget
 
   Outgoing outgoing;
@@ -99,6 +101,7 @@ struct GrpcConn::Impl {
   void count_reset(StreamState* state, uint32_t http2_error);
   void give_back(StreamState* state, size_t count, bool is_last);
   void give_back_withheld();
+  void expire_unsent(StreamState* state, int64_t now_ns);
 
   void punish(Abuse kind, std::string_view reason);
   void flush_control();

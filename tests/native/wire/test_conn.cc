@@ -471,6 +471,25 @@ TEST(a_message_that_stops_arriving_fails_and_one_that_has_not_begun_does_not) {
   CHECK_EQ(peer.kinds(), "");
 }
 
+TEST(an_answer_nobody_makes_room_for_is_given_up) {
+  Peer peer;
+  peer.send(unary(1, "a"));
+  peer.conn.respond(peer.events[0].stream, message_frame(std::string(100'000, 'x')), {});
+  peer.events.clear();
+  peer.read();  // the first 65,535 bytes, and then the window is closed
+  peer.conn.expire_slow(kSecond, &peer.events);
+  peer.conn.expire_slow(9 * kSecond, &peer.events);
+  CHECK_EQ(peer.kinds(), "");
+  peer.send(window_update(0, 1'000) + window_update(1, 1'000));
+  peer.read();
+  peer.conn.expire_slow(12 * kSecond, &peer.events);
+  CHECK_EQ(peer.kinds(), "");  // some of it moved
+  peer.conn.expire_slow(23 * kSecond, &peer.events);
+  CHECK(find(peer.read(), NGHTTP2_RST_STREAM) != nullptr);
+  CHECK_EQ(peer.kinds(), "closed");
+  CHECK_EQ(peer.conn.abuse_count(Abuse::slow_message), 1u);
+}
+
 TEST(a_silence_that_we_caused_is_overload_and_not_the_clients_fault) {
   WireLimits limits;
   limits.body_bytes_max = 1'000;
