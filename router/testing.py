@@ -2,8 +2,7 @@
 
 Everything here is the real thing made small. Models are ONNX graphs that ONNX Runtime
 runs; the server is `python -m router serve` in its own process on loopback; the caller
-is grpcio with nothing but bytes and descriptors. What is deliberately absent: mocks,
-sleeps, and any way to reach into the server from outside.
+is grpcio with nothing but bytes and descriptors. There are no mocks.
 
 Three models carry most tests. `tag` answers with its own version, so that an answer
 says who made it. `echo` returns its input, so that a datatype proves itself. `faulty`
@@ -20,13 +19,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import grpc
@@ -39,18 +36,16 @@ from onnx import TensorProto, helper, numpy_helper
 OPSET = 17
 IR_VERSION = 8
 READY_S = 60.0
+SERVE = (sys.executable, "-m", "router", "serve")
 
 # Open Inference Protocol datatypes and what ONNX calls them.
 DATATYPES: dict[str, int] = {
     "BOOL": TensorProto.BOOL,
-    "UINT8": TensorProto.UINT8,
-    "UINT16": TensorProto.UINT16,
-    "UINT32": TensorProto.UINT32,
-    "UINT64": TensorProto.UINT64,
-    "INT8": TensorProto.INT8,
-    "INT16": TensorProto.INT16,
-    "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64,
+    **{
+        name: TensorProto.DataType.Value(name)
+        for bits in (8, 16, 32, 64)
+        for name in (f"INT{bits}", f"UINT{bits}")
+    },
     "FP16": TensorProto.FLOAT16,
     "BF16": TensorProto.BFLOAT16,
     "FP32": TensorProto.FLOAT,
@@ -60,12 +55,11 @@ DATATYPES: dict[str, int] = {
 
 # Column 1 of `faulty`'s input. Values no probe would think of.
 FAULT_NONE, FAULT_NAN, FAULT_FAIL, FAULT_HANG, FAULT_SLOW = 0.0, 1e6, 2e6, 3e6, 4e6
-# Loop turns of FAULT_SLOW: about a fifth of a second on the machines used so far.
+# Loop turns of FAULT_SLOW: about a fifth of a second.
 SLOW_TURNS = 150_000
 
 
-def _value(name: str, datatype: int, shape: Sequence[int | str | None]) -> Any:
-    return helper.make_tensor_value_info(name, datatype, list(shape))
+_value = helper.make_tensor_value_info
 
 
 def _const(name: str, array: NDArray[Any]) -> Any:
@@ -133,23 +127,16 @@ def tag(version: int) -> bytes:
 
 def _turn_body() -> Any:
     """What FAULT_HANG and FAULT_SLOW do over and over: multiply by one."""
-    return helper.make_graph(
-        [
-            helper.make_node("Identity", ["keep"], ["keep_out"]),
-            helper.make_node("Mul", ["state", "one"], ["state_out"]),
-        ],
-        "turn",
-        [
-            _value("turn", TensorProto.INT64, []),
-            _value("keep", TensorProto.BOOL, []),
-            _value("state", TensorProto.FLOAT, ["rows", 1]),
-        ],
-        [
-            _value("keep_out", TensorProto.BOOL, []),
-            _value("state_out", TensorProto.FLOAT, ["rows", 1]),
-        ],
-        [_const("one", np.array([[1]], np.float32))],
-    )
+    node, state = helper.make_node, TensorProto.FLOAT
+    nodes = [
+        node("Identity", ["keep"], ["keep_out"]),
+        node("Mul", ["state", "one"], ["state_out"]),
+    ]
+    turn = _value("turn", TensorProto.INT64, [])
+    keep, keep_out = (_value(n, TensorProto.BOOL, []) for n in ("keep", "keep_out"))
+    old, new = (_value(n, state, ["rows", 1]) for n in ("state", "state_out"))
+    one = _const("one", np.array([[1]], np.float32))
+    return helper.make_graph(nodes, "turn", [turn, keep, old], [keep_out, new], [one])
 
 
 def faulty(version: int) -> bytes:
@@ -210,13 +197,12 @@ def echo(datatype: str, shape: Sequence[int | str | None] = ("n",)) -> bytes:
 
 def echo_all() -> bytes:
     """Every datatype at once: inputs `in_fp32`, ... to outputs `out_fp32`, ..."""
-    nodes, inputs, outputs = [], [], []
-    for name, code in DATATYPES.items():
-        low = name.lower()
-        nodes.append(helper.make_node("Identity", [f"in_{low}"], [f"out_{low}"]))
-        inputs.append(_value(f"in_{low}", code, [f"n_{low}"]))
-        outputs.append(_value(f"out_{low}", code, [f"n_{low}"]))
-    return _model(nodes, inputs, outputs)
+    names = {name.lower(): code for name, code in DATATYPES.items()}
+    return _model(
+        [helper.make_node("Identity", [f"in_{n}"], [f"out_{n}"]) for n in names],
+        [_value(f"in_{n}", code, [f"n_{n}"]) for n, code in names.items()],
+        [_value(f"out_{n}", code, [f"n_{n}"]) for n, code in names.items()],
+    )
 
 
 def write_model(repository: Path, name: str, versions: Mapping[int, bytes]) -> Path:
@@ -254,8 +240,9 @@ def wait_until(
 class Server:
     """A `router serve` process of its own, with its configuration in `directory`.
 
-    `config` is everything but `server`, which gets free ports and `settings`. Leaving
-    the `with` block terminates the process, and fails if it does not end by itself.
+    `config` is everything but `server`, which gets free ports and `settings`;
+    `launcher` is a command that starts the command after it. Leaving the `with` block
+    terminates the process, and fails if it does not end by itself.
     """
 
     def __init__(
@@ -264,6 +251,8 @@ class Server:
         config: Mapping[str, Any],
         *,
         settings: Mapping[str, Any] | None = None,
+        launcher: Sequence[str] = (),
+        pass_fds: Sequence[int] = (),
     ) -> None:
         data, ops = free_ports(2)
         self.directory = directory
@@ -275,6 +264,8 @@ class Server:
             **(settings or {}),
         }
         self.log = directory / "server.log"
+        self._launcher, self._pass_fds = tuple(launcher), tuple(pass_fds)
+        self.pid = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.write(config)
 
@@ -284,11 +275,6 @@ class Server:
         partial = self.path.with_suffix(".new")
         partial.write_text(json.dumps(whole, indent=1))
         partial.replace(self.path)
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None, "the server is not running"
-        return self._process.pid
 
     @property
     def is_running(self) -> bool:
@@ -305,12 +291,20 @@ class Server:
         """Start the process and wait until it says it is ready."""
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "router", "serve", str(self.path)],
+                [
+                    *self._launcher,
+                    sys.executable,
+                    "-m",
+                    "router",
+                    "serve",
+                    str(self.path),
+                ],
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                pass_fds=self._pass_fds,
             )
+        self.pid = self._process.pid
         wait_until(self._is_ready, "server ready", READY_S)
 
     def _is_ready(self) -> bool:
@@ -327,12 +321,10 @@ class Server:
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page of the ops listener."""
-        try:
-            url = f"http://{self.ops}{path}"
-            with urllib.request.urlopen(url, timeout=10) as reply:
-                return reply.status, reply.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        with contextlib.closing(HTTPConnection(self.ops, timeout=10)) as ops:
+            ops.request("GET", path)
+            reply = ops.getresponse()
+            return reply.status, reply.read().decode()
 
     def metric(self, name: str, **labels: str) -> float:
         """Sum of a metric's samples that carry these labels."""
@@ -381,14 +373,9 @@ class Server:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         code = self.stop()
-        if kind is None and code != 0:
+        if error[0] is None and code != 0:
             raise RuntimeError(f"server ended with {code}:\n{self.tail()}")
 
 
@@ -422,6 +409,9 @@ def messages(package: str = "inference") -> Callable[[str], type[Any]]:
     return message
 
 
+Inputs = Mapping[str, NDArray[np.float32]]
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a client learns from one inference."""
@@ -450,7 +440,7 @@ class Caller:
     def request(
         self,
         model: str,
-        inputs: Mapping[str, NDArray[np.float32]],
+        inputs: Inputs,
         version: str = "",
         params: Mapping[str, str] | None = None,
     ) -> Any:
@@ -467,7 +457,7 @@ class Caller:
     def infer(
         self,
         model: str,
-        inputs: Mapping[str, NDArray[np.float32]],
+        inputs: Inputs,
         metadata: Mapping[str, str] | None = None,
         version: str = "",
         timeout_s: float = 30.0,
@@ -478,33 +468,31 @@ class Caller:
             metadata=tuple((metadata or {}).items()),
             timeout=timeout_s,
         )
+        params = {
+            name: getattr(value, value.WhichOneof("parameter_choice"))
+            for name, value in reply.parameters.items()
+        }
+        raws = reply.raw_output_contents
+        outputs = {
+            output.name: np.frombuffer(raw, "<f4").reshape(list(output.shape))
+            for output, raw in zip(reply.outputs, raws, strict=True)
+            if output.datatype == "FP32"
+        }
         return Answer(
-            reply.model_name,
-            int(reply.model_version),
-            reply.id,
-            {k: getattr(v, v.WhichOneof("parameter_choice"))
-             for k, v in reply.parameters.items()},
-            {o.name: np.frombuffer(raw, "<f4").reshape(list(o.shape))
-             for o, raw in zip(reply.outputs, reply.raw_output_contents, strict=True)
-             if o.datatype == "FP32"},
-        )  # fmt: skip
+            reply.model_name, int(reply.model_version), reply.id, params, outputs
+        )
 
     def versions(
-        self,
-        model: str,
-        inputs: Mapping[str, NDArray[np.float32]],
-        units: Sequence[str],
+        self, model: str, inputs: Inputs, units: Sequence[str]
     ) -> dict[str, int]:
         """The version that answers each unit, many calls in flight at a time."""
         request = self.request(model, inputs)
         answers: dict[str, int] = {}
         for start in range(0, len(units), 64):
-            calls = {
-                unit: self._infer.future(
-                    request, metadata=(("x-user-id", unit),), timeout=30
-                )
-                for unit in units[start : start + 64]
-            }
+            calls = {}
+            for unit in units[start : start + 64]:
+                met = (("x-user-id", unit),)
+                calls[unit] = self._infer.future(request, metadata=met, timeout=30)
             answers |= {u: int(c.result().model_version) for u, c in calls.items()}
         return answers
 
