@@ -6,7 +6,7 @@ it from any thread. It never changes what is served.
 
 A version is ready when it was loaded and the engine has not taken it out. The engine's
 side of that comes from a snapshot at most a second old: readiness is asked often, and a
-snapshot asks every loop.
+snapshot lists every version.
 """
 
 import threading

@@ -40,7 +40,7 @@ def ops_application(sources: OpsSources) -> Starlette:
         return PlainTextResponse(INDEX)
 
     async def metrics(_: Request) -> Response:
-        # A snapshot waits for every loop; the probes must not wait for it.
+        # Thousands of versions make a long page; the probes must not wait for it.
         body, content_type = await run_in_threadpool(sources.metrics)
         return Response(body, headers={"content-type": content_type})
 

@@ -106,7 +106,7 @@ def snapshot():
         "time_s": 1.0, "uptime_s": 2.0, "generation": 3, "table_revision": "a" * 16,
         "is_draining": False, "connections": 4, "accepted": 5, "refused_connections": 6,
         "calls": 7, "body_bytes": 8, "abuse": {"ping_flood": 9},
-        "refused": [{"situation": "overload", "code": "RESOURCE_EXHAUSTED", "count": 2}],
+        "refused": [{"situation": "quota", "code": "RESOURCE_EXHAUSTED", "count": 2}],
         "variants": [
             variant("v2", 2, {"OK": 3, "INTERNAL": 1}, histogram([[-320, 4]], 0.25)),
             variant("v2", 2, {"OK": 1}, histogram([[-320, 1]], 0.5)),
@@ -119,8 +119,8 @@ def snapshot():
             {"path": "/grpc.health.v1.Health/Watch", "codes": {"INVALID_ARGUMENT": 1}},
         ],
         "executors": {
-            "abandoned": 0, "terminated_loop": 1, "terminated_executor": 2, "refused": 3,
-            "running": 4,
+            "abandoned": 0, "terminated_loop": 1, "terminated_executor": 2,
+            "refused": 3, "running": 4,
         },
         "loops": [{"turns": 10, "loop_runs": 5, "handed_over": 1}],
     }  # fmt: skip
