@@ -1,7 +1,8 @@
 """`router bench`: what it takes, and what it says.
 
 Ctrl-C ends the run, not the command: what was measured until then is printed. The
-generator runs without the interpreter, so the signal reaches it as a readable descriptor.
+generator runs without the interpreter, so the signal reaches it as a readable
+descriptor.
 """
 
 import os
@@ -44,7 +45,7 @@ DURATION_S_MAX = 600.0
 )  # fmt: skip
 @click.option(
     "--in-flight-max", type=click.IntRange(1, 100_000), default=10_000,
-    show_default=True, help="Open loop: requests that are due wait when so many are out.",
+    show_default=True, help="Open loop: with so many calls open, requests wait.",
 )  # fmt: skip
 @click.option(
     "--units",
@@ -76,9 +77,9 @@ DURATION_S_MAX = 600.0
 def bench(target: str, output: str, max_errors: float, **asked: Any) -> int:
     """Put a load on TARGET (host:port or unix:path) and measure it.
 
-    With --rate the loop is open: requests are due at that rate whatever becomes of those
-    before, and latency counts from when a request was due. Without it the loop is closed.
-    A run that sent less than 99 % of what was due is void.
+    With --rate the loop is open: requests are due at that rate whatever becomes of
+    those before, and latency counts from when a request was due. Without it the loop is
+    closed. A run that sent less than 99 % of what was due is void.
     """
     from router.cli.show import show_json
     from router.lab.bench import Requests

@@ -1,10 +1,10 @@
 """A measured load on any Open Inference Protocol server.
 
 The engine's generator sends and times; here a load is described, its messages are made
-from what the server says of the model, and counts become rates and microseconds. Latency
-counts from when a request was due: a server that stalls is charged for the requests that
-had to wait for it (coordinated omission). Deliberately absent: judging the figures, other
-than that a run which did not reach its rate has none.
+from what the server says of the model, and counts become rates and microseconds.
+Latency counts from when a request was due: a server that stalls is charged for the
+requests that had to wait for it (coordinated omission). Deliberately absent: judging
+the figures, other than that a run which did not reach its rate has none.
 """
 
 import random
@@ -79,7 +79,7 @@ class Load:
 @dataclass(frozen=True, slots=True)
 class Requests:
     """What is asked. An input is (NAME, text) or (NAME:DATATYPE, text); those that are
-    not given are drawn. `batch` fills a leading dimension that the model leaves open."""
+    not given are drawn. `batch` fills a first dimension that the model leaves open."""
 
     model: str
     inputs: tuple[tuple[str, str], ...] = ()
@@ -274,21 +274,23 @@ def _connect(target: str) -> socket.socket:
 
 def _result(pace: OpenLoop | ClosedLoop, raw: Mapping[str, Any]) -> BenchResult:
     elapsed_s = raw["elapsed_ns"] / 1e9
-    sent, due = raw["sent"], raw["due"]
-    failed = raw["answered"] - raw["codes"].get("OK", 0)
+    sent, due, codes = raw["sent"], raw["due"], raw["codes"]
+    answered = sum(codes.values())
     per_second = 1 / elapsed_s if elapsed_s > 0 else 0.0
     copied = (
-        "is_interrupted", "due", "sent", "unsent", "unanswered", "late", "held",
-        "in_flight_peak", "connections_lost", "bytes_out", "bytes_in", "codes",
-        "versions", "first_error",
+        "due", "sent", "late", "held", "in_flight_peak", "connections_lost",
+        "bytes_out", "bytes_in", "codes", "versions", "first_error",
     )  # fmt: skip
     return BenchResult(
+        is_interrupted=bool(raw["is_interrupted"]),
         is_void=sent == 0 or sent < SENT_SHARE_MIN * due,
         elapsed_s=elapsed_s,
         rate_asked=pace.rate if isinstance(pace, OpenLoop) else None,
         rate_sent=sent * per_second,
         rate_answered=raw["answered_in_time"] * per_second,
-        error_share=failed / raw["answered"] if raw["answered"] else 0.0,
+        error_share=1 - codes.get("OK", 0) / answered if answered else 0.0,
+        unsent=due - sent,
+        unanswered=sent - answered,
         late_max_us=raw["late_max_ns"] / 1000,
         latency=_latency(raw["latency"]),
         latency_from_send=_latency(raw["latency_from_send"]),
@@ -298,5 +300,6 @@ def _result(pace: OpenLoop | ClosedLoop, raw: Mapping[str, Any]) -> BenchResult:
 
 
 def _latency(raw: Mapping[str, int]) -> Latency:
-    names = ("mean", "p50", "p90", "p99", "p999", "max")
-    return Latency(raw["count"], *(raw[f"{name}_ns"] / 1000 for name in names))
+    mean_us = raw["sum_ns"] / max(1, raw["count"]) / 1000
+    names = ("p50", "p90", "p99", "p999", "max")
+    return Latency(raw["count"], mean_us, *(raw[f"{name}_ns"] / 1000 for name in names))

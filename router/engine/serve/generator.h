@@ -42,8 +42,8 @@ struct BenchOptions {
 
 // Sends `frames` (at least one, with their gRPC prefix) in turn until the time is over,
 // waits for what is open, and closes the sockets. A connection that is lost is opened again.
-// Returns JSON: counts, codes, versions, and latency in nanoseconds. Of the counts,
-// due = sent + unsent, and sent = answered (the sum of the codes) + unanswered.
+// Returns JSON: counts, codes, versions, and latency in nanoseconds. Every request sent is
+// counted under a code, except when the run was stopped with calls open.
 std::string run_bench(const BenchOptions& options, const std::vector<Buffer>& frames);
 
 }  // namespace router
