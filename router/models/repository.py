@@ -6,7 +6,9 @@ the very bytes that are handed to the engine, so that nothing can change between
 check and the load. `config.pbtxt` may lie beside the versions; nothing is read from it.
 """
 
+import errno
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +18,15 @@ from router.config.config import Config
 from router.config.manifest import Manifest
 from router.config.model import served_versions
 from router.errors import ModelError, RouterError
-from router.models.external import external_paths
+from router.models.beneath import read_beneath
+from router.models.external import (
+    NODES_MAX,
+    SIZE_MAX,
+    Contents,
+    TooDeep,
+    contents_of,
+    inlined,
+)
 from router.models.manifest import read_manifest
 
 FILE_NAME = "model.onnx"
@@ -41,23 +51,30 @@ class ModelFile:
     def read(self) -> bytes:
         """The model's bytes, checked against the manifest; ModelError if they fail.
 
-        With external data allowed, the files it names are checked too; the engine then
-        reads them from `path`'s folder.
+        With external data allowed, the files it names are checked too and their weights
+        are put into the bytes: nothing that runs opens a file.
         """
         data = _read(self, self.path)
         _verify(self, FILE_NAME, data)
-        for name in external_paths(data):
-            if not self.is_external_data_allowed:
-                raise _wrong(
-                    self, "has external data; set allow_external_data: true to allow it"
-                )
-            if name not in self.manifest.files:
-                raise _wrong(self, f"external data '{name}' is not in the manifest")
-            beside = _inside(self.path.parent, self.path.parent / name)
-            if beside is None:
-                raise _wrong(self, f"external data '{name}' is outside its folder")
-            _verify(self, name, _read(self, beside))
-        return data
+        contents = _survey(self, data)
+        if not contents.paths:
+            return data
+        if not self.is_external_data_allowed:
+            raise _wrong(
+                self, "has external data; set allow_external_data: true to allow it"
+            )
+        files: dict[str, bytes] = {}
+        left = SIZE_MAX - len(data)
+        for name in contents.paths:
+            files[name] = _read_beside(self, name, left)
+            left -= len(files[name])
+        try:
+            whole = inlined(data, files.__getitem__)
+        except ValueError as error:
+            raise _wrong(self, f"external data: {error}") from None
+        if len(whole) > SIZE_MAX:
+            raise _wrong(self, f"has more than {SIZE_MAX} bytes with its external data")
+        return whole
 
 
 def list_versions(repository: str | Path) -> tuple[int, ...]:
@@ -126,9 +143,40 @@ def _inside(root: Path, path: Path) -> Path | None:
     return resolved if resolved.is_relative_to(root.resolve()) else None
 
 
+def _survey(file: ModelFile, data: bytes) -> Contents:
+    try:
+        contents = contents_of(data)
+    except TooDeep as error:
+        raise _wrong(file, str(error)) from None
+    if contents.node_count > NODES_MAX:
+        raise _wrong(file, f"has more than {NODES_MAX} nodes")
+    return contents
+
+
+def _read_beside(file: ModelFile, name: str, size_max: int) -> bytes:
+    """A file that the model names, if it may be read and is what the manifest says."""
+    if name not in file.manifest.files:
+        raise _wrong(file, f"external data '{name}' is not in the manifest")
+    try:
+        data = read_beneath(file.path.parent, name, size_max)
+    except ValueError as error:
+        raise _wrong(file, f"external data '{name}': {error}") from None
+    except OSError as error:
+        if error.errno in (errno.EXDEV, errno.ELOOP):
+            reason = "is outside its folder, or leads there by a link"
+        else:
+            reason = f"cannot be read: {(error.strerror or 'error').lower()}"
+        raise _wrong(file, f"external data '{name}' {reason}") from None
+    _verify(file, name, data)
+    return data
+
+
 def _read(file: ModelFile, path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as opened:
+            if os.fstat(opened.fileno()).st_size > SIZE_MAX:
+                raise _wrong(file, f"{path.name} has more than {SIZE_MAX} bytes")
+            return opened.read(SIZE_MAX)
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise _wrong(file, f"cannot read {path.name}: {reason}") from None
