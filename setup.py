@@ -74,7 +74,7 @@ EXTENSIONS = [
         ["router/engine/_engine.pyx", *engine_sources()],
         language="c++",
         include_dirs=["router", str(ENGINE)],
-        libraries=["nghttp2", "re2", "crypto", "z", "dl", "pthread"],
+        libraries=["nghttp2", "re2", "ssl", "crypto", "z", "dl", "pthread"],
     ),
 ]
 

@@ -50,6 +50,21 @@ class Engine:
         self, path: str, *, streaming: bool, pool: int, listeners: int
     ) -> int: ...
     def listen(self, fd: int, listener: int) -> None: ...
+    def tls(
+        self,
+        listener: int,
+        certificates: bytes,
+        key: bytes,
+        authorities: bytes = b"",
+        *,
+        requires_client: bool = False,
+    ) -> dict[str, Any]:
+        """Use these PEM texts for new connections of a listener, DATA or ADMIN.
+
+        {"expires_s": Unix time}. EngineError when anything is wrong with them, and then
+        nothing changes. Connections that exist keep what they began with.
+        """
+
     def start(self) -> None: ...
     def next(self, pool: int, timeout_ms: int) -> MethodEvent | None:
         """The next event of a pool; None after the timeout. EngineStopped at the end."""
@@ -76,6 +91,15 @@ class Engine:
 
 class EngineStopped(Exception):
     """The engine has stopped; a method pool should end."""
+
+def tls_check(
+    certificates: bytes,
+    key: bytes,
+    authorities: bytes = b"",
+    *,
+    requires_client: bool = False,
+) -> dict[str, Any]:
+    """What `Engine.tls` would return or raise; changes nothing."""
 
 def regex_problem(pattern: str) -> str | None: ...
 def regex_match(pattern: bytes, value: bytes) -> bool: ...

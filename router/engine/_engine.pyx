@@ -55,6 +55,8 @@ cdef extern from "engine/engine.h" nogil:
     int engine_method(engine *self, engine_text path, int is_streaming, int pool,
                       int listeners)
     int engine_listen(engine *self, int fd, int listener, engine_bytes *out)
+    int engine_tls(engine *self, int listener, engine_text certificates, engine_text key,
+                   engine_text authorities, int requires_client, engine_bytes *out)
     int engine_start(engine *self, engine_bytes *out)
     int engine_next(engine *self, int pool, int timeout_ms, engine_event *event)
     int engine_send(engine *self, uint64_t stream, engine_text message, int end, int code,
@@ -141,6 +143,17 @@ def _bytes(value):
     return value if isinstance(value, bytes) else str(value).encode()
 
 
+cdef object use_tls(engine *self, int listener, bytes certificates, bytes key,
+                    bytes authorities, bint requires_client):
+    cdef engine_text chain = text_of(certificates), secret = text_of(key)
+    cdef engine_text signers = text_of(authorities)
+    cdef engine_bytes out = engine_bytes(NULL, 0)
+    cdef int result
+    with nogil:
+        result = engine_tls(self, listener, chain, secret, signers, requires_client, &out)
+    return json.loads(check(result, &out))
+
+
 cdef class MethodEvent:
     """What a client did on a stream of a method that Python serves."""
 
@@ -212,6 +225,11 @@ cdef class Engine:
         cdef engine_bytes out = engine_bytes(NULL, 0)
         check(engine_listen(self.self_, fd, listener, &out), &out)
 
+    def tls(self, int listener, bytes certificates, bytes key, bytes authorities=b"",
+            *, bint requires_client=False):
+        return use_tls(self.self_, listener, certificates, key, authorities,
+                       requires_client)
+
     def start(self):
         cdef engine_bytes out = engine_bytes(NULL, 0)
         check(engine_start(self.self_, &out), &out)
@@ -282,6 +300,12 @@ cdef class Engine:
     def stop(self):
         with nogil:
             engine_stop(self.self_)
+
+
+def tls_check(bytes certificates, bytes key, bytes authorities=b"", *,
+              bint requires_client=False):
+    """What `Engine.tls` would return or raise; changes nothing."""
+    return use_tls(NULL, ENGINE_DATA, certificates, key, authorities, requires_client)
 
 
 def prediction_read(keys, str prediction_id):

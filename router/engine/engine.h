@@ -60,6 +60,13 @@ int engine_method(engine *self, engine_text path, int is_streaming, int pool,
                   int listeners);
 /* Gives the engine a bound, listening, non-blocking socket; the engine does not close it. */
 int engine_listen(engine *self, int fd, int listener, engine_bytes *out);
+/* TLS for a kind of listener: from the next connection on; those that exist keep what they
+ * began with. PEM texts: the certificate and its chain, its key, and the authorities of
+ * client certificates (empty: none are asked for). Checks everything first and changes
+ * nothing if anything is wrong. `out`: JSON {"expires_s": Unix time}. `self` may be NULL:
+ * check only. */
+int engine_tls(engine *self, int listener, engine_text certificates, engine_text key,
+               engine_text authorities, int requires_client, engine_bytes *out);
 int engine_start(engine *self, engine_bytes *out);
 
 /* Pulls the next event for a pool's methods; 1 with an event, 0 after timeout_ms, -1 when

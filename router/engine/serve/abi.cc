@@ -118,6 +118,21 @@ int engine_listen(engine* self, int fd, int listener, engine_bytes* out) {
   return answer(out, {});
 }
 
+int engine_tls(engine* self, int listener, engine_text certificates, engine_text key,
+               engine_text authorities, int requires_client, engine_bytes* out) {
+  if (listener != ENGINE_DATA && listener != ENGINE_ADMIN) {
+    return answer(out, "listener: expected ENGINE_DATA or ENGINE_ADMIN");
+  }
+  router::TlsContextRef made;
+  const std::string problem = router::TlsContext::make_server(
+      {view(certificates), view(key), view(authorities)}, requires_client != 0,
+      router::realtime_ns() / 1'000'000'000, &made);
+  if (!problem.empty()) return answer(out, problem);
+  put(out, "{\"expires_s\":" + std::to_string(made->expires_s()) + "}");
+  if (self != nullptr) self->self.core().tls[listener - 1].put(std::move(made));
+  return 0;
+}
+
 int engine_start(engine* self, engine_bytes* out) { return answer(out, self->self.start()); }
 
 int engine_next(engine* self, int pool, int timeout_ms, engine_event* event) {

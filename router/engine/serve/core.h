@@ -15,6 +15,7 @@
 #include "serve/options.h"
 #include "serve/table.h"
 #include "watch/cells.h"
+#include "wire/tls.h"
 
 namespace router {
 
@@ -34,6 +35,24 @@ class Peers {
   std::atomic<uint32_t> total_{0};  // a gauge
 };
 
+// The TLS of one kind of listener, null for none. A connection takes it once, when it is
+// accepted; that is rare, so a lock serves.
+class TlsSlot {
+ public:
+  TlsContextRef get() const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return context_;
+  }
+  void put(TlsContextRef context) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    context_.swap(context);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  TlsContextRef context_;
+};
+
 struct Core {
   Core(const EngineOptions& given, const fh_kernel_api* api)
       : options(given), kernel(api), cells(given.loops), methods(given.method_queue_max) {}
@@ -44,6 +63,7 @@ struct Core {
   VariantEntry* nobody = nullptr;   // requests of unknown models
   BodyBudget bodies;
   Peers peers;
+  TlsSlot tls[2];                   // by listener, data first
   Methods methods;
   std::unique_ptr<Executors> executors;
   // The current table. Release by publish, acquire by loops: a loop that sees the pointer

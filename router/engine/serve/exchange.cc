@@ -1,5 +1,7 @@
 // What streams do: opening an exchange, its messages, its end, and the replies of methods
 // that Python serves. Inference continues in turn.cc.
+#include <algorithm>
+
 #include "engine.h"
 #include "serve/loop.h"
 
@@ -9,6 +11,19 @@ namespace {
 constexpr std::string_view kInferPath = "/inference.GRPCInferenceService/ModelInfer";
 constexpr uint64_t kUnreadMax = 16 * 1024 * 1024;  // bytes of answers a stream may leave
 constexpr std::string_view kStreamInferPath = "/inference.GRPCInferenceService/ModelStreamInfer";
+
+// Who the peer is, according to its certificate: only we may say so.
+constexpr std::string_view kIdentityName = "x-peer-identity";
+
+void put_identity(const Connection& connection, std::vector<HeaderField>* metadata) {
+  metadata->erase(std::remove_if(metadata->begin(), metadata->end(),
+                                 [](const HeaderField& field) {
+                                   return field.name == kIdentityName;
+                                 }),
+                  metadata->end());
+  if (connection.tls == nullptr || connection.tls->identity().empty()) return;
+  metadata->push_back({kIdentityName, connection.tls->identity()});
+}
 
 }  // namespace
 
@@ -39,6 +54,7 @@ void Loop::open_exchange(Connection* connection, Stream* stream) {
   exchange->stream = stream;
   exchange->timeout_ns = stream->timeout_ns;
   stream->call = exchange;
+  put_identity(*connection, &stream->metadata);
   const bool is_data = connection->listener == ENGINE_DATA;
   if (is_data && stream->path == kInferPath) {
     exchange->kind = ExchangeKind::infer;

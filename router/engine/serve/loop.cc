@@ -203,7 +203,10 @@ void Loop::adopt(int fd, int listener, std::string peer) {
   connection->fd = fd;
   connection->listener = listener;
   connection->peer = std::move(peer);
-  connection->active_ns = now_ns_;
+  connection->opened_ns = connection->active_ns = now_ns_;
+  if (const TlsContextRef tls = core_->tls[listener - 1].get()) {
+    connection->tls = std::make_unique<TlsStream>(*tls, &connection->out);
+  }
   // The age varies by a tenth either way, so that clients do not all come back at once.
   const int64_t age = core_->options.age_ns;
   connection->retire_ns =
@@ -230,8 +233,7 @@ void Loop::read_from(Connection* connection) {
   bool is_alive = got > 0;
   if (is_alive) {
     connection->active_ns = now_ns_;
-    is_alive = connection->grpc.receive(read_buffer_.get(), static_cast<size_t>(got), now_ns_,
-                                        &events_);
+    is_alive = take_bytes(connection, static_cast<size_t>(got));
     mark_dirty(connection);
     if (!is_alive) connection->is_ending = true;
   } else {
@@ -240,6 +242,28 @@ void Loop::read_from(Connection* connection) {
   for (Event& event : events_) on_event(connection, &event);
   events_.clear();
   if (got <= 0) bury(connection);
+}
+
+// False when the connection is to be closed once what it has to say is written.
+bool Loop::take_bytes(Connection* connection, size_t count) {
+  TlsStream* tls = connection->tls.get();
+  if (tls == nullptr) {
+    return connection->grpc.receive(read_buffer_.get(), count, now_ns_, &events_);
+  }
+  plain_.clear();
+  const bool is_tls_alive = tls->receive(read_buffer_.get(), count, &plain_);
+  count_handshake(connection, tls->outcome());
+  const bool is_alive =
+      plain_.empty() ||
+      connection->grpc.receive(plain_.data(), plain_.size(), now_ns_, &events_);
+  if (!is_tls_alive) connection->grpc.abandon(&events_);
+  return is_alive && is_tls_alive;
+}
+
+void Loop::count_handshake(Connection* connection, TlsOutcome outcome) {
+  if (connection->handshake != TlsOutcome::pending || outcome == TlsOutcome::pending) return;
+  connection->handshake = outcome;
+  counters_.handshakes[static_cast<unsigned>(outcome)].add(1);
 }
 
 // Bytes nobody will look at: read so that closing does not reset the connection.
@@ -268,13 +292,23 @@ void Loop::write_dirty() {
   dirty_.clear();
 }
 
+void Loop::fill_output(Connection* connection) {
+  if (connection->tls == nullptr) {
+    return connection->grpc.output(&connection->out, kOutputHighWater);
+  }
+  if (!connection->tls->is_established()) return;  // our SETTINGS wait
+  plain_.clear();
+  connection->grpc.output(&plain_, kOutputHighWater);
+  if (!connection->tls->send(plain_.view())) connection->is_ending = true;
+}
+
 void Loop::write_to(Connection* connection) {
   for (;;) {
     if (connection->written == connection->out.size()) {
       connection->out.clear();
       connection->written = 0;
       if (connection->is_lingering) break;
-      connection->grpc.output(&connection->out, kOutputHighWater);
+      fill_output(connection);
       if (connection->out.empty()) break;
     }
     const ssize_t sent =
@@ -310,12 +344,18 @@ void Loop::end_connection(Connection* connection) {
   if (connection->is_lingering) return;
   connection->is_lingering = true;
   connection->linger_until_ns = now_ns_ + kLingerNs;
+  if (connection->tls != nullptr) {
+    connection->tls->close();  // a few bytes; if they do not fit, the end says as much
+    send(connection->fd, connection->out.data(), connection->out.size(), MSG_NOSIGNAL);
+    connection->out.clear();
+  }
   ::shutdown(connection->fd, SHUT_WR);
 }
 
 void Loop::bury(Connection* connection) {
   if (connection->is_dead) return;
   connection->is_dead = true;
+  if (connection->tls != nullptr) count_handshake(connection, TlsOutcome::abandoned);
   for (unsigned kind = 0; kind < static_cast<unsigned>(Abuse::count); ++kind) {
     counters_.abuse[kind].add(connection->grpc.abuse_count(static_cast<Abuse>(kind)));
   }
@@ -346,6 +386,13 @@ void Loop::housekeep() {
 
 void Loop::keep_connection(Connection* connection) {
   const EngineOptions& options = core_->options;
+  const bool is_stalled = connection->tls != nullptr &&
+                          connection->handshake == TlsOutcome::pending &&
+                          now_ns_ - connection->opened_ns > options.handshake_ns;
+  if (is_stalled) {
+    count_handshake(connection, TlsOutcome::timeout);
+    return bury(connection);  // no stream was ever opened
+  }
   if (connection->is_lingering) {
     if (now_ns_ < connection->linger_until_ns) return;
     connection->grpc.abandon(&events_);

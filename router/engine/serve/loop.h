@@ -17,6 +17,7 @@
 #include "serve/context.h"
 #include "serve/core.h"
 #include "serve/timers.h"
+#include "wire/tls.h"
 
 namespace router {
 
@@ -27,13 +28,16 @@ struct Connection {
   int listener = 0;
   std::string peer;
   GrpcConn grpc;
-  Buffer out;
+  Buffer out;                   // for the socket: behind TLS, where there is TLS
+  std::unique_ptr<TlsStream> tls;  // null: the listener is plain
+  TlsOutcome handshake = TlsOutcome::pending;  // as counted
   size_t written = 0;           // of `out`
   uint32_t epoll_mask = 0;
   bool is_dirty = false;        // something may be ready to write
   bool is_ending = false;       // close once `out` is written
   bool is_lingering = false;    // our side is shut; waiting for the peer's end
   bool is_dead = false;         // freed at the end of the turn
+  int64_t opened_ns = 0;
   int64_t active_ns = 0, retire_ns = 0;      // last byte; when its age is up
   int64_t announced_ns = 0, linger_until_ns = 0;
   bool is_closed_to_new = false;
@@ -43,6 +47,7 @@ struct LoopCounters {
   Counter turns, loop_runs, handed_over, accepted, refused_connections;
   Counter situations[static_cast<unsigned>(Situation::count)];
   Counter abuse[static_cast<unsigned>(Abuse::count)];
+  Counter handshakes[static_cast<unsigned>(TlsOutcome::count)];
   std::atomic<uint64_t> calls{0};  // a gauge, written by the loop
 };
 
@@ -124,6 +129,9 @@ class Loop {
   void adopt(int fd, int listener, std::string peer);
   void read_from(Connection* connection);
   void drain_reads(Connection* connection);
+  bool take_bytes(Connection* connection, size_t count);
+  void fill_output(Connection* connection);
+  void count_handshake(Connection* connection, TlsOutcome outcome);
   void write_dirty();
   void write_to(Connection* connection);
   void mark_dirty(Connection* connection);
@@ -146,6 +154,7 @@ class Loop {
   std::vector<Letter> letters_;
   std::vector<Event> events_;
   std::unique_ptr<uint8_t[]> read_buffer_;
+  Buffer plain_;                         // one connection's, decrypted or to be encrypted
   int64_t now_ns_ = 0, decoded_ns_ = 0, housekept_ns_ = 0;
   bool is_stopping_ = false, is_draining_ = false, has_mail_ = false;
   bool is_cut_off_ = false;

@@ -49,6 +49,7 @@ std::string EngineOptions::set(const std::string& key, const std::string& value)
   }
   if (key == "deadline_default_ms") return take(&deadline_default_ns, 1, 86'400'000, kMs);
   if (key == "deadline_max_ms") return take(&deadline_max_ns, 1, 86'400'000, kMs);
+  if (key == "handshake_ms") return take(&handshake_ns, 1, 86'400'000, kMs);
   if (key == "slow_message_ms") return take(&slow_message_ns, 1, 86'400'000, kMs);
   if (key == "idle_ms") return take(&idle_ns, 1, 864'000'000, kMs);
   if (key == "age_ms") return take(&age_ns, 1, 8'640'000'000, kMs);

@@ -20,6 +20,7 @@ struct EngineOptions {
   uint32_t message_out_max = 64 * 1024 * 1024;
   int64_t deadline_default_ns = 30'000'000'000;
   int64_t deadline_max_ns = 300'000'000'000;
+  int64_t handshake_ns = 10'000'000'000;
   int64_t slow_message_ns = 10'000'000'000;
   int64_t idle_ns = 900'000'000'000;
   int64_t age_ns = 3'600'000'000'000;

@@ -323,6 +323,13 @@ void write_server(Json* json, const Core& core) {
     json->key(abuse_name(static_cast<Abuse>(kind))).value(total);
   }
   json->close('}');
+  json->key("tls_handshakes").open('{');
+  for (unsigned kind = 1; kind < static_cast<unsigned>(TlsOutcome::count); ++kind) {
+    uint64_t total = 0;
+    for (const auto& loop : core.loops) total += loop->counters().handshakes[kind].get();
+    json->key(tls_outcome_name(static_cast<TlsOutcome>(kind))).value(total);
+  }
+  json->close('}');
   const ExecutorCounters& counters = core.executors->counters();
   json->key("executors").open('{');
   json->key("abandoned").value(counters.abandoned.load(std::memory_order_relaxed));
