@@ -14,7 +14,7 @@ name.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from router.models.protobuf import NotProtobuf, delimited, fields
+from router.models.protobuf import NotProtobufError, delimited, fields
 
 # Message -> field number -> message, for every way from ModelProto to a TensorProto.
 _FIELDS = {
@@ -48,19 +48,19 @@ class Contents:
     node_count: int = 0
 
 
-class TooDeep(ValueError):
+class TooDeepError(ValueError):
     """A model whose messages are nested without end."""
 
 
 def contents_of(data: bytes) -> Contents:
-    """A survey of the model. TooDeep when its nesting has no end."""
+    """A survey of the model. TooDeepError when its nesting has no end."""
     paths: set[str] = set()
     nodes = 0
     waiting = [(memoryview(data), "model", 0)]
     while waiting:
         view, kind, depth = waiting.pop()
         if depth > DEPTH_MAX:
-            raise TooDeep(f"its messages are nested more than {DEPTH_MAX} deep")
+            raise TooDeepError(f"its messages are nested more than {DEPTH_MAX} deep")
         nodes += kind == "node"
         if nodes > NODES_MAX:
             break
@@ -76,7 +76,7 @@ def contents_of(data: bytes) -> Contents:
                 key, value = _entry(field.content)
                 if key == "location":
                     paths.add(value)
-        except NotProtobuf:
+        except NotProtobufError:
             continue
     return Contents(tuple(sorted(paths)), nodes)
 

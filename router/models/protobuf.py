@@ -12,7 +12,7 @@ from dataclasses import dataclass
 VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5
 
 
-class NotProtobuf(ValueError):
+class NotProtobufError(ValueError):
     """Bytes that are no message."""
 
 
@@ -30,7 +30,7 @@ class Field:
 
 
 def fields(view: memoryview) -> Iterator[Field]:
-    """The fields of a message, in order; NotProtobuf where it makes no sense."""
+    """The fields of a message, in order; NotProtobufError where it makes no sense."""
     at, end = 0, len(view)
     while at < end:
         begun = at
@@ -48,9 +48,9 @@ def fields(view: memoryview) -> Iterator[Field]:
             value = int.from_bytes(view[at : at + size], "little")
             at += size
         else:
-            raise NotProtobuf("groups are not served")
+            raise NotProtobufError("groups are not served")
         if at > end:
-            raise NotProtobuf("a field ends after its message")
+            raise NotProtobufError("a field ends after its message")
         yield Field(tag >> 3, view[begun:at], content, value)
 
 
@@ -94,4 +94,4 @@ def _varint(view: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise NotProtobuf("a number does not end")
+    raise NotProtobufError("a number does not end")

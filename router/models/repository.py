@@ -23,7 +23,7 @@ from router.models.external import (
     NODES_MAX,
     SIZE_MAX,
     Contents,
-    TooDeep,
+    TooDeepError,
     contents_of,
     inlined,
 )
@@ -146,7 +146,7 @@ def _inside(root: Path, path: Path) -> Path | None:
 def _survey(file: ModelFile, data: bytes) -> Contents:
     try:
         contents = contents_of(data)
-    except TooDeep as error:
+    except TooDeepError as error:
         raise _wrong(file, str(error)) from None
     if contents.node_count > NODES_MAX:
         raise _wrong(file, f"has more than {NODES_MAX} nodes")
