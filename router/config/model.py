@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from router.config.isolation import Isolation, ModelIsolation, Probe, Worker
 from router.config.values import (
     FROZEN,
     Count,
@@ -135,6 +136,12 @@ class Runtime(BaseModel):
     """Predicted wait above which a request is refused at once."""
     concurrency: Threads | None = None
     """Batches of one version that may run at once; unset: as many as executors."""
+    isolation: ModelIsolation = "none"
+    """Which versions run in a process of their own: none, all, or all but stable."""
+    probe: Probe = Probe()
+    """Limits of the probe before a version may serve."""
+    worker: Worker = Worker()
+    """Limits of a version that runs in a process of its own."""
 
 
 class VersionRuntime(BaseModel):
@@ -147,6 +154,8 @@ class VersionRuntime(BaseModel):
     timeout_ms: Milliseconds | None = None
     max_queue_delay_us: DelayUs | None = None
     concurrency: Threads | None = None
+    probe: Probe | None = None
+    worker: Worker | None = None
 
 
 class VersionSettings(BaseModel):
@@ -157,6 +166,8 @@ class VersionSettings(BaseModel):
     """The variant's name in annotations and metrics; the version number if unset."""
     disabled: Flag = False
     """Loaded but never chosen; its share goes to stable and pins to it are refused."""
+    isolation: Isolation | None = None
+    """Whether it runs in a process of its own; the model's setting if unset."""
     runtime: VersionRuntime = VersionRuntime()
     """Keys given here replace the model's."""
 
@@ -238,3 +249,13 @@ def runtime_of(model: Model, version: int) -> Runtime:
         if (value := getattr(own, name)) is not None
     }
     return model.runtime.model_copy(update=given)
+
+
+def is_isolated(model: Model, version: int, stable: int) -> bool:
+    """Whether a version runs in a process of its own."""
+    own = settings_of(model, version).isolation
+    if own is not None:
+        return own == "process"
+    is_candidate = version != stable
+    isolation = model.runtime.isolation
+    return isolation == "process" or (isolation == "candidates" and is_candidate)
