@@ -24,7 +24,11 @@ RUN = sorted(
     str(p.relative_to(ROOT)) for p in (ROOT / "router/engine/run").glob("*.cc")
 )
 TESTS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / HERE).glob("test_*.cc"))
-BELOW = ["router/engine/base/status.cc", "router/engine/wire/tensor.cc"]
+BELOW = [
+    "router/engine/base/status.cc",
+    "router/engine/wire/oip_read.cc",
+    "router/engine/wire/tensor.cc",
+]
 
 
 @dataclass(frozen=True, slots=True)

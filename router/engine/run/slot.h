@@ -33,6 +33,7 @@ class RunResult {
   ort::Table table = nullptr;
   std::vector<ort::Value*> values;
   std::vector<Buffer> buffers;
+  BodyRef body;  // the answer of another server
   std::shared_ptr<ResultRef> parent;
 };
 
@@ -110,6 +111,7 @@ void fail_attempts(Version* version, Batch* batch, Attempt* const* attempts, siz
 
 std::string load_ort(const ByteView& bytes, const Options& options,
                      std::unique_ptr<Version>* out);
+std::string load_upstream(const Options& options, std::unique_ptr<Version>* out);
 std::string load_scripted(const Options& options, std::unique_ptr<Version>* out);
 // Warms the version and finds out whether its rows are independent; adds to `warnings`.
 void probe_version(Version* version, bool wants_batching);

@@ -382,8 +382,9 @@ std::string load_version(const std::string& model, uint32_t number, ByteView byt
   const uint64_t before = resident_bytes();
   const std::string_view kind = option(options, "kind", "ort");
   std::unique_ptr<Version> made;
-  std::string why = "kind '" + std::string(kind) + "' is unknown; this build has ort";
+  std::string why = "kind '" + std::string(kind) + "' is unknown; this build has ort and upstream";
   if (kind == "ort") why = load_ort(bytes, options, &made);
+  if (kind == "upstream") why = load_upstream(options, &made);
 #ifdef ROUTER_SCRIPTED
   if (kind == "scripted") why = load_scripted(options, &made);
 #endif
@@ -398,7 +399,7 @@ std::string load_version(const std::string& model, uint32_t number, ByteView byt
   if (!why.empty()) return "model '" + model + "' version " + std::to_string(number) + ": " + why;
   made->model = model;
   made->number = number;
-  probe_version(made.get(), batching != "off");
+  if (made->upstream == nullptr) probe_version(made.get(), batching != "off");
   made->is_loaded = true;
   const uint64_t after = resident_bytes();
   made->memory_bytes = after > before ? after - before : 0;

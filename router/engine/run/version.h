@@ -37,9 +37,12 @@ struct Signature {
 enum class Batching : uint8_t { off, automatic, sizes };
 
 // Everything a load needs, as key/value text from the control plane (see load.cc):
-// kind=ort|scripted, library (path of libonnxruntime.so), bytes are passed beside.
+// kind=ort|upstream|scripted, library (path of libonnxruntime.so), bytes are passed beside.
 // providers=name[,name...], provider.<name>.<option>=value, intra_op_threads, batching,
 // batch_sizes, batch_rows_max, concurrency, max_queue_delay_us, script (scripted only).
+// An upstream: targets=host:port[,unix:path...], upstream_model, upstream_version, platform,
+// input.<i> and output.<i>=name|DATATYPE|d0,d1, connections (for each loop and address),
+// in_flight, connect_timeout_ms.
 using Options = std::vector<std::pair<std::string, std::string>>;
 
 // How a request's tensors map onto the signature. Filled by `bind`.
@@ -102,6 +105,7 @@ struct Batch {
   std::atomic<uint32_t> waiting{0};  // attempts somebody still wants; 0: terminate the run
   std::atomic<bool> was_terminated{false};
   void* loop = nullptr;            // where the finished batch is posted
+  void* sent = nullptr;            // of an upstream version: what its loop knows of it
   Batch* next = nullptr;
 };
 
@@ -125,6 +129,9 @@ class Version {
   uint32_t number = 0;
   Signature signature;
   std::string platform;          // "onnxruntime_onnx"
+  // Set when the version lives in another server: its attempts are sent there by the loop
+  // that owns them, one a batch, and are never given to `run`.
+  std::shared_ptr<const struct Upstream> upstream;
   std::vector<std::string> providers;  // in use, in order
   std::vector<std::string> warnings;   // hidden outputs, provider fallback, failed probe
   uint64_t memory_bytes = 0;     // measured growth at load: model and arena

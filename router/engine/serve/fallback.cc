@@ -118,9 +118,10 @@ void Loop::fire_timers() {
 // Nobody waits for these any more; a batch whose last waiter goes is terminated.
 void Loop::abandon_attempts(Call* call) {
   for (unsigned which = 0; which < kAttemptsMax; ++which) {
-    if (call->batches[which] != nullptr) {
-      call->batches[which]->waiting.fetch_sub(1, std::memory_order_relaxed);
-    }
+    Batch* batch = call->batches[which];
+    if (batch == nullptr) continue;
+    batch->waiting.fetch_sub(1, std::memory_order_relaxed);
+    upstreams_->cancel(batch, which == 0 && call->was_late);
   }
 }
 

@@ -32,7 +32,7 @@ constexpr int64_t kHousekeepNs = 250'000'000;
 constexpr int64_t kSecondGoawayNs = 200'000'000;      // about a slow round trip
 constexpr int64_t kLingerNs = 1'000'000'000;
 
-// epoll tags that are not connections.
+// epoll tags that are not connections, of clients or (Upstreams::owns) of ours to servers.
 constexpr uint64_t kMailTag = 0, kListenerTag = 1;    // listener i is kListenerTag + i
 constexpr uint64_t kListenersMax = 64;
 
@@ -85,6 +85,7 @@ Loop::Loop(Core* core, unsigned index)
   event.events = EPOLLIN;
   event.data.u64 = kMailTag;
   epoll_ctl(epoll_, EPOLL_CTL_ADD, mailbox_.fd(), &event);
+  upstreams_ = std::make_unique<Upstreams>(core, index, epoll_);
   if (getrandom(random_state_, sizeof random_state_, 0) != sizeof random_state_) {
     random_state_[0] = static_cast<uint64_t>(realtime_ns());
     random_state_[1] = static_cast<uint64_t>(monotonic_ns());
@@ -131,7 +132,9 @@ void Loop::listen(int fd, int listener) {
 void Loop::wait() {
   epoll_event events[kEventsMax];
   has_mail_ = false;
-  int64_t timeout_ns = connections_.empty() && !is_draining_ ? -1 : kHousekeepNs;
+  const bool is_quiet = connections_.empty() && upstreams_->is_idle() && !is_draining_;
+  int64_t timeout_ns = is_quiet ? -1 : kHousekeepNs;
+  if (upstreams_->has_work()) timeout_ns = 0;
   if (!timers_.empty()) {
     const int64_t until = std::max<int64_t>(timers_.next_ns() - monotonic_ns(), 0);
     timeout_ns = timeout_ns < 0 ? until : std::min(timeout_ns, until);
@@ -156,6 +159,8 @@ void Loop::wait() {
       has_mail_ = true;
     } else if (tag < kListenerTag + kListenersMax) {
       accept_from(listeners_[tag - kListenerTag]);
+    } else if (Upstreams::owns(tag)) {
+      upstreams_->note_ready(tag, events[i].events);
     } else {
       auto* connection = reinterpret_cast<Connection*>(tag);
       if ((events[i].events & EPOLLOUT) != 0) mark_dirty(connection);
@@ -381,6 +386,7 @@ void Loop::housekeep() {
   for (auto& item : connections_) {
     if (!item.first->is_dead) keep_connection(item.first);
   }
+  upstreams_->housekeep(now_ns_, tables_);
   write_dirty();
 }
 

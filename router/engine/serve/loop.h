@@ -17,6 +17,7 @@
 #include "serve/context.h"
 #include "serve/core.h"
 #include "serve/timers.h"
+#include "serve/upstream.h"
 #include "wire/tls.h"
 
 namespace router {
@@ -88,6 +89,8 @@ class Loop {
   void place_batch(LoopVariant* variant, uint32_t model, Batch* batch);
   bool may_run_here(const LoopTable& table, uint32_t model, const Batch& batch) const;
   void finish_batch(Batch* batch);
+  void send_upstream();
+  void finish_upstream();
 
   // exchange.cc
   void on_event(Connection* connection, Event* event);
@@ -169,6 +172,8 @@ class Loop {
   int64_t turn_load_ns_ = 0;             // predicted run time pending this turn
   Timers timers_;
   RunSlot slot_;
+  std::unique_ptr<Upstreams> upstreams_;
+  std::vector<Batch*> come_back_;        // scratch of finish_upstream
   std::unordered_map<uint64_t, Exchange*> method_exchanges_;
   uint64_t next_exchange_ = 1;
   std::vector<std::unique_ptr<Call>> call_store_;

@@ -44,12 +44,15 @@ void Loop::turn() {
     for (Letter& letter : letters_) on_letter(&letter);
     letters_.clear();
   }
+  upstreams_->read(now_ns_);
+  finish_upstream();
   for (Connection* connection : ready_) read_from(connection);
   ready_.clear();
   if (!due_.empty()) decoded_ns_ = monotonic_ns();
   run_pending();
   fire_timers();
   run_pending();  // fallbacks the timers started
+  send_upstream();
   write_dirty();
   housekeep();
   sweep();
@@ -200,10 +203,12 @@ Status Loop::start_attempt(Call* call, unsigned which, uint32_t variant) {
                        &attempt.binding);
   if (!status.ok()) return status;
   if (!target.version->may_batch) attempt.binding.rows = 0;
+  const bool is_local = target.version->upstream == nullptr;
   const uint64_t rows = std::max<uint64_t>(attempt.binding.rows, 1);
-  const int64_t run_ns = target.version->predicted_ns(rows);
+  const int64_t run_ns = is_local ? target.version->predicted_ns(rows) : 0;
   const fh_model& model = call->table->live->view.models[call->model];
-  const int64_t wait_ns = core_->executors->predicted_wait_ns(*target.version) + turn_load_ns_;
+  const int64_t wait_ns =
+      is_local ? core_->executors->predicted_wait_ns(*target.version) + turn_load_ns_ : 0;
   if (wait_ns > int64_t{model.queue_us_max} * 1000) {
     return fail(Situation::overload, "the queue of model " +
                                          quoted(call->request.model_name) + " is full");
@@ -291,11 +296,30 @@ void Loop::place_batch(LoopVariant* variant, uint32_t model, Batch* batch) {
     if (attempt == &call->attempts[0]) call->fallback_ns = fallback_time(call, now_ns_);
     arm_timer(call);
   }
+  if (batch->version->upstream != nullptr) return upstreams_->send(batch, monotonic_ns());
   if (core_->executors->submit(batch, now_ns_)) return;
   for (Attempt* attempt : batch->attempts) {
     attempt->status = fail(Situation::overload, "the queue of the model is full");
   }
   finish_batch(batch);
+}
+
+// Writes what this turn sends to other servers. A connection that is lost there gives its
+// attempts back, whose fallbacks may be sent in turn; a call has two attempts, so this ends.
+void Loop::send_upstream() {
+  upstreams_->flush(now_ns_);
+  while (!upstreams_->is_idle()) {
+    finish_upstream();
+    if (due_.empty()) return;
+    run_pending();
+    upstreams_->flush(now_ns_);
+  }
+}
+
+void Loop::finish_upstream() {
+  if (!upstreams_->take_finished(&come_back_)) return;
+  for (Batch* batch : come_back_) finish_batch(batch);
+  come_back_.clear();
 }
 
 void Loop::finish_batch(Batch* batch) {

@@ -91,4 +91,26 @@ RouteEntry* CellRegistry::route(const std::string& model, const std::string& rul
   return entry.get();
 }
 
+TargetEntry* CellRegistry::target(const std::string& model, uint32_t version,
+                                  const std::string& target) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto& entry = targets_[{model, version, target}];
+  if (entry == nullptr) {
+    entry = std::make_unique<TargetEntry>();
+    entry->model = model;
+    entry->target = target;
+    entry->version = version;
+    for (unsigned i = 0; i < loops_; ++i) {
+      entry->loops.push_back(std::make_unique<TargetCells>());
+    }
+  }
+  return entry.get();
+}
+
+const char* sending_name(Sending outcome) {
+  constexpr const char* kNames[kSendingCount] = {"answered", "refused",   "failed", "lost",
+                                                 "late",     "cancelled", "resent"};
+  return kNames[static_cast<unsigned>(outcome)];
+}
+
 }  // namespace router

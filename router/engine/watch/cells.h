@@ -74,6 +74,31 @@ struct VariantEntry {
   std::vector<std::unique_ptr<VariantCells>> loops;
 };
 
+// How attempts sent to a target came back.
+enum class Sending : uint8_t {
+  answered,   // with outputs
+  refused,    // with a status that is the request's or the load's fault
+  failed,     // with any other status, or an answer that is none
+  lost,       // the connection went
+  late,       // not in time
+  cancelled,  // nobody waited any more
+  resent,     // never looked at: sent again elsewhere
+  count
+};
+constexpr unsigned kSendingCount = static_cast<unsigned>(Sending::count);
+const char* sending_name(Sending outcome);
+
+struct alignas(64) TargetCells {
+  Counter sent[kSendingCount];
+  std::atomic<uint32_t> connections{0}, ejected{0};  // gauges: addresses of the target
+};
+
+struct TargetEntry {
+  std::string model, target;
+  uint32_t version = 0;
+  std::vector<std::unique_ptr<TargetCells>> loops;
+};
+
 struct alignas(64) RouteCell {
   fh_cell cell{};
 };
@@ -93,6 +118,7 @@ class CellRegistry {
                         uint32_t version);
   RouteEntry* route(const std::string& model, const std::string& rule,
                     const std::string& variant, uint32_t version, uint8_t reason);
+  TargetEntry* target(const std::string& model, uint32_t version, const std::string& target);
 
   template <typename Visit>
   void each_variant(Visit visit) const {
@@ -104,6 +130,11 @@ class CellRegistry {
     std::lock_guard<std::mutex> lock(mutex_);
     for (const auto& item : routes_) visit(*item.second);
   }
+  template <typename Visit>
+  void each_target(Visit visit) const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& item : targets_) visit(*item.second);
+  }
 
  private:
   unsigned loops_;
@@ -113,6 +144,8 @@ class CellRegistry {
   std::map<std::tuple<std::string, std::string, std::string, uint32_t, uint8_t>,
            std::unique_ptr<RouteEntry>>
       routes_;
+  std::map<std::tuple<std::string, uint32_t, std::string>, std::unique_ptr<TargetEntry>>
+      targets_;
 };
 
 }  // namespace router

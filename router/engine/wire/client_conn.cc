@@ -7,7 +7,6 @@
 namespace router {
 namespace {
 
-constexpr uint32_t kHeaderListMax = 64 * 1024;
 constexpr size_t kIdleCallsMax = 1024;
 
 struct OpenCall {
@@ -52,18 +51,19 @@ bool parse_number(std::string_view text, Number* number) {
 
 }  // namespace
 
-CallHeaders::CallHeaders(std::string authority, std::string path)
+CallHeaders::CallHeaders(std::string authority, std::string path, bool is_tls,
+                         std::string_view accepted)
     : authority_(std::move(authority)), path_(std::move(path)) {
   const auto add = [this](std::string_view name, std::string_view value) {
     fields_.push_back(h2_field(name, value, kNotCopied));
   };
   add(":method", "POST");
-  add(":scheme", "http");
+  add(":scheme", is_tls ? "https" : "http");
   add(":path", path_);
   add(":authority", authority_);
   add("content-type", "application/grpc");
   add("te", "trailers");
-  add("grpc-accept-encoding", "identity,gzip,deflate");
+  add("grpc-accept-encoding", accepted);
 }
 
 struct ClientConn::Impl {
@@ -115,7 +115,7 @@ ClientConn::Impl::Impl(const ClientLimits& client_limits) : limits(client_limits
   nghttp2_session_callbacks_set_send_data_callback(callbacks, on_write_data);
   session = open_session(
       Role::client, callbacks,
-      {limits.stream_window, limits.connection_window, 0, kHeaderListMax}, this);
+      {limits.stream_window, limits.connection_window, 0, limits.header_list_max}, this);
   nghttp2_session_callbacks_del(callbacks);
 }
 
@@ -135,7 +135,7 @@ OpenCall* ClientConn::Impl::new_call() {
   }
   call->slot = live.size();
   live.push_back(call);
-  call->reader.start(Encoding::identity, limits.message_in_max, nullptr);
+  call->reader.start(Encoding::identity, limits.message_in_max, limits.budget);
   return call;
 }
 
@@ -159,7 +159,7 @@ void ClientConn::Impl::end_call(OpenCall* call) {
 }
 
 void ClientConn::Impl::fail_call(OpenCall* call, Code code, std::string message) {
-  call->has_failed = true;
+  call->has_failed = call->reply.is_malformed = true;
   call->reader.stop();
   call->reply.body = BodyRef();
   call->reply.code = code;
@@ -170,7 +170,7 @@ void ClientConn::Impl::fail_call(OpenCall* call, Code code, std::string message)
 void ClientConn::Impl::read_header(OpenCall* call, std::string_view name,
                                    std::string_view value) {
   call->list_size += static_cast<uint32_t>(name.size() + value.size() + 32);
-  if (call->list_size > kHeaderListMax) {
+  if (call->list_size > limits.header_list_max) {
     fail_call(call, Code::internal, "the answer's headers are too large");
   } else if (name == ":status") {
     parse_number(value, &call->http_status);
@@ -180,8 +180,10 @@ void ClientConn::Impl::read_header(OpenCall* call, std::string_view name,
     Encoding encoding = Encoding::identity;
     if (!parse_encoding(value, &encoding)) {
       fail_call(call, Code::internal, "the answer's grpc-encoding is unknown");
+    } else if (limits.is_identity_only && encoding != Encoding::identity) {
+      fail_call(call, Code::internal, "the answer is compressed, which was not asked for");
     } else if (!call->reader.is_partial()) {
-      call->reader.start(encoding, limits.message_in_max, nullptr);
+      call->reader.start(encoding, limits.message_in_max, limits.budget);
     }
   } else if (name == "grpc-status") {
     unsigned code = 0;
@@ -199,6 +201,12 @@ void ClientConn::Impl::read_header(OpenCall* call, std::string_view name,
 }
 
 void ClientConn::Impl::read_body(OpenCall* call, ByteView input) {
+  if (limits.budget != nullptr &&
+      limits.budget->load(std::memory_order_relaxed) > limits.budget_max) {
+    fail_call(call, Code::resource_exhausted, "no memory is left for answers");
+    call->reply.is_malformed = false;  // our fault
+    return;
+  }
   while (!input.empty() && !call->has_failed) {
     BodyRef message;
     Status status = call->reader.take(&input, &message);

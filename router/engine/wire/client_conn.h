@@ -6,6 +6,7 @@
 // stream has ended, for whatever reason. Replies are appended in the order calls ended.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -22,6 +23,10 @@ struct ClientLimits {
   uint32_t stream_window = 1024 * 1024;
   uint32_t connection_window = 16 * 1024 * 1024;
   uint32_t message_in_max = 64 * 1024 * 1024;
+  uint32_t header_list_max = 64 * 1024;     // of an answer's headers and trailers together
+  bool is_identity_only = false;            // compressed answers fail
+  std::atomic<uint64_t>* budget = nullptr;  // charged with answers until they are freed,
+  uint64_t budget_max = UINT64_MAX;         // and above this answers fail
 };
 
 struct CallField {
@@ -32,7 +37,8 @@ struct CallField {
 // use it.
 class CallHeaders {
  public:
-  CallHeaders(std::string authority, std::string path);
+  CallHeaders(std::string authority, std::string path, bool is_tls = false,
+              std::string_view accepted = "identity,gzip,deflate");
   CallHeaders(const CallHeaders&) = delete;
   CallHeaders& operator=(const CallHeaders&) = delete;
 
@@ -50,6 +56,7 @@ struct Reply {
   Code code = Code::unknown;
   bool has_trailers = false;   // the server answered; false: HTTP error, reset, lost
   bool is_unprocessed = false;  // the server says it never looked at it: safe to send again
+  bool is_malformed = false;    // what came is no answer to a unary call, or breaks a limit
   BodyRef body;                // the message, when one came
   std::string message;
   int64_t pushback_ms = kNoPushback;

@@ -231,6 +231,24 @@ bool read_request(ByteView message, InferRequest* out) {
   });
 }
 
+bool read_response(ByteView message, InferRequest* out) {
+  return each_field(message, [out](Cursor* in, uint32_t tag) {
+    ByteView bytes;
+    switch (tag) {
+      case tag_of(1, kBytes): return read_text(in, &out->model_name);
+      case tag_of(2, kBytes): return read_text(in, &out->model_version);
+      case tag_of(3, kBytes): return read_text(in, &out->id);
+      case tag_of(4, kBytes): return add_param(in, &out->params);
+      case tag_of(5, kBytes): return read_bytes(in, &bytes) && read_input(bytes, out);
+      case tag_of(6, kBytes):
+        if (!read_bytes(in, &bytes)) return false;
+        out->raw.push_back(bytes);
+        return out->raw.size() <= kTensorsMax;
+      default: return skip_field(in, tag);
+    }
+  });
+}
+
 // ---- The second pass: what the fields say.
 
 // The first of `count` names that is there before too, or `count`. A filter of 256 bits
@@ -429,18 +447,44 @@ void InferRequest::clear() {
   typed.clear();
 }
 
-Status read_infer(ByteView message, InferRequest* out) {
-  out->clear();
-  bool is_whole = read_request(message, out);
+namespace {
+
+Status check_message(bool is_whole, const char* not_whole, InferRequest* out) {
   Status status = check_counts(*out);
   if (!status.ok()) return status;
-  if (!is_whole)
-    return fail(Situation::undecodable, "the message is not a valid ModelInferRequest");
+  if (!is_whole) return fail(Situation::undecodable, not_whole);
   status = check_name("model_name", out->model_name);
   for (size_t i = 0; status.ok() && i < out->params.size(); ++i)
     status = check_name("parameter", out->params[i].name);
   if (status.ok()) status = check_tensors(out);
   return status.ok() ? take_data(out) : status;
+}
+
+// What was said of an input was an output; names, which are quoted, stay as they are.
+void speak_of_outputs(std::string* message) {
+  const size_t names = std::min(message->find('\''), message->size());
+  std::string said = message->substr(0, names);
+  for (size_t at = 0; (at = said.find("input", at)) != said.npos; at += 6) {
+    said.replace(at, 5, "output");
+  }
+  message->replace(0, names, said);
+}
+
+}  // namespace
+
+Status read_infer(ByteView message, InferRequest* out) {
+  out->clear();
+  const bool is_whole = read_request(message, out);
+  return check_message(is_whole, "the message is not a valid ModelInferRequest", out);
+}
+
+Status read_infer_reply(ByteView message, InferRequest* out) {
+  out->clear();
+  const bool is_whole = read_response(message, out);
+  Status status =
+      check_message(is_whole, "the message is not a valid ModelInferResponse", out);
+  speak_of_outputs(&status.message);
+  return status;
 }
 
 }  // namespace router

@@ -61,4 +61,9 @@ constexpr uint64_t kStringsMax = 1000000;  // elements of a BYTES input
 
 Status read_infer(ByteView message, InferRequest* out);
 
+// ModelInferResponse, with the same checks: its outputs are read as `inputs`, because the
+// two messages lay tensors out alike. Failure messages speak of outputs and are for
+// operators.
+Status read_infer_reply(ByteView message, InferRequest* out);
+
 }  // namespace router
