@@ -22,6 +22,7 @@ from router.clock import Clock, SystemClock
 from router.config.check import Checks
 from router.config.config import Config
 from router.config.load import load_config
+from router.control.guard import Guard, Guards
 from router.control.lifecycle import Actions, Lifecycle
 from router.control.listeners import (
     UNIX_MODE_ADMIN,
@@ -32,8 +33,11 @@ from router.control.listeners import (
 )
 from router.control.options import engine_options, find_runtime_library
 from router.control.reload import Means, Reloader
+from router.control.rundir import RunDirectory
 from router.control.serving import Serving
+from router.control.tls import Certificates
 from router.control.versions import Versions
+from router.control.workers import Workers
 from router.engine._engine import (
     ADMIN,
     DATA,
@@ -42,6 +46,7 @@ from router.engine._engine import (
     MethodEvent,
     regex_problem,
 )
+from router.models.probe import Prober
 from router.models.repository import list_versions
 from router.ops.health import Watchers, health_methods
 from router.ops.methods import Method, MethodPool, StreamMethod
@@ -83,23 +88,30 @@ def serve(path: str | Path) -> int:
     config = load_config(path, checks)
     with ExitStack() as stack:
         listeners = _listen(config, stack)
+        for exposed in config.server.exposures():
+            log.warning("OTHER MACHINES CAN REACH THIS ADDRESS", extra={"fields": {
+                "address": exposed.address, "but": exposed.lacks}})  # fmt: skip
         engine = Engine(engine_options(config.server, len(os.sched_getaffinity(0))))
         stack.callback(engine.stop)
-        serving = Serving(engine.snapshot, clock)
+        guard = _guard(engine, config, clock)
+        stack.callback(guard.close)
+        certificates = Certificates(engine, config.server)
+        certificates.start()
+        serving = Serving(guard.snapshot, clock)
         watchers = Watchers(serving, engine.send)
-        _serve_ops(listeners, engine, serving, stack)
+        _serve_ops(listeners, guard, serving, certificates, stack)
         store = SqliteLog(config.server.state, clock)
         stack.callback(store.close)
-        means = Means(engine, store, clock, secrets.token_bytes, checks)
-        versions = Versions(engine, find_runtime_library())
+        means = Means(guard, store, clock, secrets.token_bytes, checks)
+        versions = Versions(guard, find_runtime_library())
         reloader = Reloader(Path(path), means, serving, versions)
         reloader.start(config)
         _serve_clients(engine, listeners, serving, watchers, stack)
         _say_ready(listeners, clock, started_at)
         lifecycle = Lifecycle(
             Actions(
-                reload=lambda: _reload(reloader, watchers),
-                tick=lambda: _tick(reloader, watchers),
+                reload=lambda: _reload(reloader, certificates, watchers),
+                tick=lambda: _tick(reloader, certificates, watchers),
                 drain=lambda: _drain(engine, serving, watchers, config),
                 stop=stack.close,
             ),
@@ -117,6 +129,20 @@ def events(engine: Engine, pool: int) -> Iterator[MethodEvent]:
             return
         if event is not None:
             yield event
+
+
+def _guard(engine: Engine, config: Config, clock: Clock) -> Guard:
+    state = Path(config.server.state)
+    # A worker is one loop, and as many executors as the router would have used.
+    options = engine_options(config.server, len(os.sched_getaffinity(0)))
+    return Guard(
+        engine,
+        Guards(
+            Prober(state.parent / "probes").probe,
+            lambda: Workers(RunDirectory(), clock),
+            options | {"loops": "1"},
+        ),
+    )
 
 
 def _listen(config: Config, stack: ExitStack) -> Listeners:
@@ -146,7 +172,11 @@ def _listen(config: Config, stack: ExitStack) -> Listeners:
 
 
 def _serve_ops(
-    listeners: Listeners, engine: Engine, serving: Serving, stack: ExitStack
+    listeners: Listeners,
+    guard: Guard,
+    serving: Serving,
+    certificates: Certificates,
+    stack: ExitStack,
 ) -> None:
     if not listeners.ops:
         return
@@ -155,6 +185,7 @@ def _serve_ops(
     from router.telemetry.prometheus import (
         ConfigStatus,
         SnapshotCollector,
+        TlsStatus,
         exposition,
         registry_of,
     )
@@ -169,7 +200,13 @@ def _serve_ops(
         )
 
     build = {"version": __version__, "python": platform.python_version()}
-    registry = registry_of(SnapshotCollector(engine.snapshot, status, build))
+    def tls() -> list[TlsStatus]:
+        return [
+            TlsStatus(one.listener, one.was_last_successful, one.expires_at_s)
+            for one in certificates.statuses()
+        ]
+
+    registry = registry_of(SnapshotCollector(guard.snapshot, status, build, tls))
     sources = OpsSources(lambda: exposition(registry), serving.unready_reasons)
     for listener in listeners.ops:
         server = OpsServer(ops_application(sources), listener.socket)
@@ -217,12 +254,18 @@ def _say_ready(listeners: Listeners, clock: Clock, started_at: float) -> None:
     log.info("ready", extra={"fields": fields})
 
 
-def _reload(reloader: Reloader, watchers: Watchers) -> None:
+def _reload(
+    reloader: Reloader, certificates: Certificates, watchers: Watchers
+) -> None:
+    certificates.poll()
     reloader.reload("SIGHUP")
     watchers.refresh()
 
 
-def _tick(reloader: Reloader, watchers: Watchers) -> None:
+def _tick(
+    reloader: Reloader, certificates: Certificates, watchers: Watchers
+) -> None:
+    certificates.poll()  # first: a model may take minutes to load
     reloader.poll()
     watchers.refresh()
 

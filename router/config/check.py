@@ -20,7 +20,7 @@ from router.config.config import Config
 from router.config.model import Model, stable_of
 from router.config.problems import Finding, Known, Path, nowhere
 from router.config.served import ListVersions, Served, find_served, have
-from router.config.server import parse_address
+from router.config.server import Tls, parse_address
 
 # The routing table's own limits (`_fasthash.h`), said here in the file's words.
 VARIANTS_MAX = 64
@@ -40,6 +40,8 @@ class Checks:
     """The versions in a repository; raises RouterError when it cannot be read."""
     regex_problem: Callable[[str], str | None] | None = None
     """Why an expression does not compile, or None."""
+    tls_problem: Callable[[Tls], str | None] | None = None
+    """Why these files cannot be used, or None."""
 
 
 def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Finding]:
@@ -48,7 +50,7 @@ def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Findi
         model.name: find_served(model, ("models", i), checks.list_versions)
         for i, model in enumerate(config.models)
     }
-    yield from _check_server(config)
+    yield from _check_server(config, checks)
     yield from _check_names(config)
     for i, model in enumerate(config.models):
         yield from _check_model(config, model, ("models", i), served[model.name])
@@ -56,7 +58,7 @@ def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Findi
     yield from check_routes(config, served, known)
 
 
-def _check_server(config: Config) -> Finder:
+def _check_server(config: Config, checks: Checks) -> Finder:
     server = config.server
     places: list[tuple[Path, str]] = [
         (("server", "listen", i), text) for i, text in enumerate(server.listen)
@@ -72,11 +74,10 @@ def _check_server(config: Config) -> Finder:
         if text in seen and (address.port or address.path):
             yield Finding(path, "two listeners have this address", text)
         seen.add(text)
-        if not address.is_local and not server.insecure:
-            yield Finding(
-                path, "other machines can reach this address, and it has no TLS", text,
-                "listen on 127.0.0.1 or a socket, or set server.insecure: true",
-            )  # fmt: skip
+    for exposed in () if server.insecure else server.exposures():
+        message = f"other machines can reach this address, and {exposed.lacks}"
+        yield Finding(exposed.path, message, exposed.address, exposed.remedy)
+    yield from _check_tls(config, checks)
     limits = server.limits
     if limits.deadline_default_s > limits.deadline_max_s:
         yield Finding(
@@ -85,6 +86,23 @@ def _check_server(config: Config) -> Finder:
             str(limits.deadline_default_s),
             f"at most {limits.deadline_max_s}, or raise deadline_max_s",
         )
+
+
+def _check_tls(config: Config, checks: Checks) -> Finder:
+    server = config.server
+    for name, tls in (("tls", server.tls), ("admin_tls", server.admin_tls)):
+        if tls is None:
+            continue
+        if tls.requires_client and tls.client_ca is None:
+            yield Finding(
+                ("server", name, "require_client_cert"),
+                "nothing to check client certificates with", "true",
+                "name the file of their authorities in client_ca",
+            )  # fmt: skip
+        elif problem := checks.tls_problem and checks.tls_problem(tls):
+            yield Finding(("server", name), problem)
+    if server.admin_tls and not server.admin:
+        yield Finding(("server", "admin_tls"), "there is no admin listener")
 
 
 def _check_names(config: Config) -> Finder:

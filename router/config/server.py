@@ -93,6 +93,8 @@ class Limits(BaseModel):
     deadline_default_s: Seconds = 30
     """Deadline of a unary call that brings none."""
     deadline_max_s: Seconds = 300
+    handshake_timeout_s: Seconds = 10
+    """For TLS to be agreed on."""
     progress_timeout_s: Seconds = 10
     """A message partly received and without progress."""
     idle_timeout_s: Seconds = 900
@@ -104,6 +106,36 @@ class Limits(BaseModel):
     ping_strikes_max: Count = 2
 
 
+class Tls(BaseModel):
+    """Files in PEM that a listener's TLS is made of; read again when they change."""
+
+    model_config = FROZEN
+    cert: Text
+    """The certificate, then what leads to a root."""
+    key: Text
+    client_ca: Text | None = None
+    """Authorities of client certificates; none are asked for if unset."""
+    require_client_cert: Flag | None = None
+    """Turn away clients without a certificate; with `client_ca`, unless false."""
+
+    @property
+    def requires_client(self) -> bool:
+        """Only who has a certificate of an authority gets in."""
+        if self.require_client_cert is None:
+            return self.client_ca is not None
+        return self.require_client_cert
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """An address that other machines can reach, where it stands, what is missing."""
+
+    path: tuple[str | int, ...]
+    address: str
+    lacks: str
+    remedy: str
+
+
 class Server(BaseModel):
     """Listeners, threads and limits."""
 
@@ -112,6 +144,10 @@ class Server(BaseModel):
     """Where clients connect; one address or a list."""
     admin: AddressText | None = None
     """Where operators connect; nowhere if unset."""
+    tls: Tls | None = None
+    """Of every address in `listen`; plain if unset."""
+    admin_tls: Tls | None = None
+    """Of `admin`."""
     ops: AddressText | None = "127.0.0.1:8080"
     """Metrics and health over HTTP; null turns it off."""
     loops: Annotated[Count, Field(le=256)] | None = None
@@ -125,7 +161,27 @@ class Server(BaseModel):
     state: Text = "run/state.db"
     """The control log: bucket maps and history."""
     insecure: Flag = False
-    """Allow addresses that other machines can reach, without TLS."""
+    """Allow addresses that other machines can reach and that nothing protects."""
     drain_s: Annotated[Seconds, Field(le=3600)] = 30
     """How long calls may take to finish after SIGTERM."""
     limits: Limits = Limits()
+
+    def exposures(self) -> tuple[Exposure, ...]:
+        """What other machines can reach without being asked who they are, or unseen."""
+        remedy = "listen on 127.0.0.1 or a socket, {} set server.insecure: true"
+        found: list[tuple[tuple[str | int, ...], str, str, str]] = []
+        if self.tls is None:
+            found += [
+                (("listen", i), text, "it has no TLS", "give server.tls a certificate, or")
+                for i, text in enumerate(self.listen)
+            ]
+        if self.admin and not (self.admin_tls and self.admin_tls.requires_client):
+            lacks = "it asks for no client certificates"
+            found.append((("admin",), self.admin, lacks, "set server.admin_tls, or"))
+        if self.ops:
+            found.append((("ops",), self.ops, "it has no TLS", "or"))
+        return tuple(
+            Exposure(("server", *path), text, lacks, remedy.format(more))
+            for path, text, lacks, more in found
+            if not parse_address(text).is_local
+        )

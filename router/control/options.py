@@ -48,6 +48,7 @@ def engine_options(server: Server, core_count: int) -> dict[str, str]:
         "connections_per_peer_max": limits.connections_per_peer_max,
         "deadline_default_ms": limits.deadline_default_s * MS,
         "deadline_max_ms": limits.deadline_max_s * MS,
+        "handshake_ms": limits.handshake_timeout_s * MS,
         "slow_message_ms": limits.progress_timeout_s * MS,
         "idle_ms": limits.idle_timeout_s * MS,
         "age_ms": limits.age_max_s * MS,

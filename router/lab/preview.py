@@ -13,6 +13,7 @@ from router.config.config import Config
 from router.config.load import load_config
 from router.control.apply import applied_plan, read_state
 from router.control.state import ControlState
+from router.control.tls import tls_problem
 from router.engine._engine import regex_match, regex_problem
 from router.errors import ConfigError, Problem
 from router.models.repository import list_models, list_versions
@@ -35,10 +36,11 @@ class Preview:
 def read_file(path: str, *, has_models: bool = True) -> Config:
     """A checked configuration. ConfigError has every problem of it.
 
-    Without the models at hand, versions are not looked up.
+    Without the models at hand, versions and certificates are not looked up.
     """
-    versions = list_versions if has_models else None
-    return load_config(path, Checks(versions, regex_problem))
+    if not has_models:
+        return load_config(path, Checks(None, regex_problem))
+    return load_config(path, Checks(list_versions, regex_problem, tls_problem))
 
 
 def preview(path: str, state_path: str | None = None) -> Preview:

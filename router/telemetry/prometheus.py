@@ -50,11 +50,20 @@ class ConfigStatus:
     succeeded_at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class TlsStatus:
+    """A listener's certificate: until when it is good, what became of the last one."""
+
+    listener: str
+    was_last_successful: bool
+    expires_at_s: float
+
+
 class SnapshotCollector(Collector):
     """Metric families from the engine's snapshot and the configuration's status.
 
-    Called on the ops thread. The two sources are functions, because a collector
-    outlives both values.
+    Called on the ops thread. The sources are functions, because a collector outlives
+    their values.
     """
 
     def __init__(
@@ -62,8 +71,10 @@ class SnapshotCollector(Collector):
         snapshot: Callable[[], Snapshot],
         status: Callable[[], ConfigStatus],
         build: Mapping[str, str],
+        tls: Callable[[], Iterable[TlsStatus]] = tuple,
     ) -> None:
         self._snapshot, self._status, self._build = snapshot, status, dict(build)
+        self._tls = tls
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not take a snapshot."""
@@ -75,8 +86,10 @@ class SnapshotCollector(Collector):
         yield from _stages(snapshot)
         yield from _routes(snapshot)
         yield from _versions(snapshot)
+        yield from _workers(snapshot)
         yield from _server(snapshot)
         yield from _methods(snapshot)
+        yield from _certificates(snapshot, tuple(self._tls()))
         yield from _config(self._status(), self._build)
 
 
@@ -271,6 +284,24 @@ def _versions(snapshot: Snapshot) -> Iterator[Metric]:
         yield _gauge(name, text, labels, rows(value))
 
 
+def _workers(snapshot: Snapshot) -> Iterator[Metric]:
+    workers = snapshot.get("workers", ())
+    if not workers:
+        return
+
+    def rows(key: str) -> list[tuple[Labels, float]]:
+        return [((w["model"], str(w["version"])), float(w[key])) for w in workers]
+
+    labels = "model", "version"
+    yield _counter("router_worker_restarts", "Starts again.", labels, rows("restarts"))
+    for key, name, text in (
+        ("is_up", "router_worker_up", "1 when it answers."),
+        ("is_quarantined", "router_worker_quarantined", "1 when it was given up."),
+        ("memory_bytes", "router_worker_memory_bytes", "Memory resident in it."),
+    ):
+        yield _gauge(name, text, labels, rows(key))
+
+
 def _trips(version: Mapping[str, Any]) -> float:
     return float(version["breaker_trips"])
 
@@ -339,6 +370,31 @@ def _camel(code: str) -> str:
     if code == "OK":
         return code
     return "".join(word.capitalize() for word in code.split("_"))
+
+
+def _certificates(
+    snapshot: Snapshot, statuses: tuple[TlsStatus, ...]
+) -> Iterator[Metric]:
+    if not statuses:
+        return
+    yield _counter(
+        "router_tls_handshakes",
+        "TLS handshakes, by how they ended.",
+        ("outcome",),
+        (((outcome,), count) for outcome, count in snapshot["tls_handshakes"].items()),
+    )
+    yield _gauge(
+        "router_tls_reload_successful",
+        "1 when the newest certificate files are in use.",
+        ("listener",),
+        (((one.listener,), one.was_last_successful) for one in statuses),
+    )
+    yield _gauge(
+        "router_tls_certificate_expiry_timestamp_seconds",
+        "When the certificate in use expires.",
+        ("listener",),
+        (((one.listener,), one.expires_at_s) for one in statuses),
+    )
 
 
 def _config(status: ConfigStatus, build: Mapping[str, str]) -> Iterator[Metric]:

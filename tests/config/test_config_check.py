@@ -44,6 +44,29 @@ def test_other_machines_are_let_in_only_knowingly() -> None:
     assert found(server={"ops": "[::]:80", "insecure": True}) == []
 
 
+def test_tls_protects_the_listener_it_is_for() -> None:
+    files = {"cert": "c", "key": "k"}
+    asking = {**files, "client_ca": "a"}
+    lacks = "other machines can reach this address, and it asks for no client certificates"
+    assert found(server={"listen": "0.0.0.0:1", "tls": files}) == []
+    admin = {"admin": "0.0.0.0:2"}
+    assert found(server={**admin, "admin_tls": asking}) == []
+    assert found(server={**admin, "admin_tls": files}) == [("server.admin", lacks)]
+    optional = {**asking, "require_client_cert": False}
+    assert found(server={**admin, "admin_tls": optional}) == [("server.admin", lacks)]
+
+
+def test_tls_is_complete_and_has_a_listener() -> None:
+    tls = {"cert": "c", "key": "k", "require_client_cert": True}
+    assert found(server={"tls": tls}) == [
+        ("server.tls.require_client_cert", "nothing to check client certificates with")
+    ]
+    files = {"cert": "c", "key": "k"}
+    assert found(server={"admin_tls": files}) == [
+        ("server.admin_tls", "there is no admin listener")
+    ]
+
+
 def test_the_default_deadline_is_not_above_the_longest() -> None:
     limits = {"deadline_default_s": 10, "deadline_max_s": 5}
     assert [path for path, _ in found(server={"limits": limits})] == [

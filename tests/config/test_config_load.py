@@ -161,8 +161,8 @@ z: *x
         " did you mean 'router/v1'?",
         "f:2: server.spni_us: unknown key; did you mean 'spin_us'?",
         "f:2: server.listen[0]: other machines can reach this address, and it has no"
-        " TLS (found 0.0.0.0:1); listen on 127.0.0.1 or a socket, or set"
-        " server.insecure: true",
+        " TLS (found 0.0.0.0:1); listen on 127.0.0.1 or a socket, give server.tls a"
+        " certificate, or set server.insecure: true",
         "f:6: models[0].stabel: unknown key; did you mean 'stable'?",
         "f:7: models[1].repository: this key is required",
         "f:7: models[1].repositry: unknown key; did you mean 'repository'?",

@@ -17,6 +17,7 @@ from router.telemetry.prometheus import (
     STAGE_EDGES,
     ConfigStatus,
     SnapshotCollector,
+    TlsStatus,
     classic,
     exposition,
     registry_of,
@@ -57,6 +58,9 @@ NAMES = {
     "router_route_decisions": "counter",
     "router_stage_duration_seconds": "histogram",
     "router_uptime_seconds": "gauge",
+    "router_tls_certificate_expiry_timestamp_seconds": "gauge",
+    "router_tls_handshakes": "counter",
+    "router_tls_reload_successful": "gauge",
     "router_variant_failures": "counter",
     "router_variant_timeouts": "counter",
     "router_version_cpu_seconds": "counter",
@@ -106,6 +110,7 @@ def snapshot():
         "time_s": 1.0, "uptime_s": 2.0, "generation": 3, "table_revision": "a" * 16,
         "is_draining": False, "connections": 4, "accepted": 5, "refused_connections": 6,
         "calls": 7, "body_bytes": 8, "abuse": {"ping_flood": 9},
+        "tls_handshakes": {"ok": 11, "timeout": 1},
         "refused": [{"situation": "quota", "code": "RESOURCE_EXHAUSTED", "count": 2}],
         "variants": [
             variant("v2", 2, {"OK": 3, "INTERNAL": 1}, histogram([[-320, 4]], 0.25)),
@@ -129,7 +134,9 @@ def snapshot():
 @pytest.fixture(scope="module")
 def page():
     status = ConfigStatus("c" * 16, "a" * 16, False, 1_700_000_000.0)
-    collector = SnapshotCollector(snapshot, status_of(status), {"version": "1.2.3"})
+    tls = [TlsStatus("data", True, 1_800_000_000.0), TlsStatus("admin", False, 1.0)]
+    build = {"version": "1.2.3"}
+    collector = SnapshotCollector(snapshot, status_of(status), build, lambda: tls)
     text, content_type = exposition(registry_of(collector))
     assert content_type.startswith("text/plain")
     return text.decode()
@@ -189,6 +196,15 @@ def test_nanoseconds_become_seconds_and_states_become_numbers(page):
     assert value(page, "router_breaker_open", **labels) == 1
     assert value(page, "router_version_ready", **labels) == 1
     assert value(page, "router_config_last_reload_successful") == 0
+
+
+def test_a_listener_says_whether_its_newest_certificate_is_in_use(page):
+    name = "router_tls_reload_successful"
+    assert value(page, name, listener="data") == 1
+    assert value(page, name, listener="admin") == 0
+    expiry = "router_tls_certificate_expiry_timestamp_seconds"
+    assert value(page, expiry, listener="data") == 1_800_000_000
+    assert value(page, "router_tls_handshakes_total", outcome="ok") == 11
 
 
 def test_stock_grpc_dashboards_find_their_names(page):
