@@ -13,11 +13,12 @@ without it, or keeps running without it, serves better than one that does not.
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from router.config.config import Config
 from router.config.model import Model
+from router.control.guard import guard_options
 from router.control.options import version_options
 from router.control.serving import Catalogue, ModelEntry, Tensor, VersionEntry
 from router.errors import EngineError, ModelError, Problem
@@ -47,6 +48,9 @@ class Identity:
     signs: tuple[int, ...]
     checksums: tuple[tuple[str, str], ...]
     options: tuple[tuple[str, str], ...]
+
+
+NOTHING = Identity((), (), ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Versions:
         for file in files:
             key = file.model, file.version
             before = self._current.get(key)
-            identity = self._identity(models[file.model], file)
+            identity = self._identity(models[file.model], file, stables[file.model])
             if before and before.entry.is_loaded and before.identity == identity:
                 versions[key] = before
                 continue
@@ -110,6 +114,10 @@ class Versions:
         """Forget what was loaded for nothing. The current versions stay."""
         for key in loading.fresh - self._current.keys():
             self._engine.unload(*key)
+        for key in loading.fresh & self._current.keys():
+            # The engine has the new one for its next table: it is never taken for the
+            # old one again, whatever the file looks like then.
+            self._current[key] = replace(self._current[key], identity=NOTHING)
 
     def commit(self, loading: Loading) -> None:
         """The table was published: unload what it does not route to."""
@@ -119,8 +127,9 @@ class Versions:
             self._engine.unload(*key)
         self._current = dict(loading.versions)
 
-    def _identity(self, model: Model, file: ModelFile) -> Identity:
+    def _identity(self, model: Model, file: ModelFile, stable: int) -> Identity:
         options = version_options(model, file.version, self._library)
+        options |= guard_options(model, file.version, stable)
         return Identity(
             _signs(file),
             tuple(sorted(file.manifest.files.items())),

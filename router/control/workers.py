@@ -138,7 +138,7 @@ def judge_crash(
 
 
 class Workers:
-    """Owner of the worker processes. Any thread may call."""
+    """Owner of the worker processes and of their folder. Any thread may call."""
 
     def __init__(
         self, directory: RunDirectory, clock: Clock, patience: Patience = Patience()
@@ -172,9 +172,10 @@ class Workers:
         return self._states
 
     def close(self) -> None:
-        """End every worker now, and the thread."""
+        """End every worker now, and the thread, and remove the folder."""
         self._post(self._stop)
         self._thread.join(JOIN_TIMEOUT_S)
+        self._directory.close()
 
     # -- the thread's own from here ----------------------------------------------------
 
