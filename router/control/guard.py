@@ -10,9 +10,12 @@ worker is kept until the next table is published, because the present one still 
 to it.
 """
 
+import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -26,9 +29,10 @@ from router.control.workers import (
     WorkerSpec,
     WorkerState,
 )
-from router.errors import EngineError, ModelError
+from router.errors import ModelError
 from router.models.child import MIB, Limits, Task, limits_words
 from router.models.probe import SIZE_FACTOR, ProbeLimits, Subject
+from router.models.repository import ModelFile
 from router.plan.compile import States, compile_plan
 from router.plan.encode import encode
 
@@ -39,6 +43,7 @@ Key = tuple[str, int]
 REPORTED = ("load_ms", "run_ms", "peak_bytes", "outputs", "is_remembered")
 # Loading a large model takes time, in a worker as anywhere.
 START_S = 300.0
+PROBES_AT_ONCE = max(2, os.cpu_count() or 1)
 
 
 class Loading(Protocol):
@@ -85,7 +90,7 @@ class Guards:
 def guard_options(model: Model, version: int, stable: int) -> dict[str, str]:
     """What the guard has to know of a version, in the words of its options."""
     runtime = runtime_of(model, version)
-    options = {}
+    options: dict[str, str] = {}
     if not runtime.probe.off:
         options["guard.probe"] = runtime.probe.model_dump_json()
     if is_isolated(model, version, stable):
@@ -121,21 +126,42 @@ class Guard:
         self._workers: Keeper | None = None
         self._current: dict[Key, int] = {}
         self._replaced: list[int] = []
+        # Failed while many were prepared at once, and not to be asked again.
+        self._failed: dict[bytes, ModelError] = {}
         # By version: what earlier workers of it went through. Counters only grow.
         self._restarts: dict[Key, int] = {}
+
+    def prepare(self, files: Sequence[tuple[ModelFile, Mapping[str, str]]]) -> None:
+        """Probe what is about to be loaded, several at a time."""
+        self._failed = {}
+        with ThreadPoolExecutor(PROBES_AT_ONCE, "probe") as pool:
+            list(pool.map(lambda each: self._prepare(*each), files))
+
+    def _prepare(self, file: ModelFile, options: Mapping[str, str]) -> None:
+        if options["kind"] != "ort" or "guard.probe" not in options:
+            return
+        try:
+            subject = _subject(file.model, file.version, file.read(), options)
+        except ModelError:
+            return  # loading says so
+        try:
+            self._probe(subject, options["guard.probe"])
+        except ModelError as error:
+            self._failed[_digest(subject)] = error
 
     def load(
         self, model: str, version: int, data: bytes, options: Mapping[str, str]
     ) -> dict[str, Any]:
         """Probe a version, then load it, here or in a worker. ModelError or
         EngineError when it cannot serve."""
-        own = {k: v for k, v in options.items() if not k.startswith(PREFIX)}
-        subject = Subject(model, version, data, own, single_table(model, version))
-        if own.get("kind") == "ort" and "guard.probe" in options:
-            self.probe(subject, options["guard.probe"])
+        subject = _subject(model, version, data, options)
+        if options["kind"] != "ort":
+            return self._engine.load(model, version, data, subject.options)
+        if "guard.probe" in options:
+            self._judge(subject, options["guard.probe"])
         key = model, version
         if "guard.worker" not in options:
-            report = self._engine.load(model, version, data, own)
+            report = self._engine.load(model, version, data, subject.options)
             self._replace(key, None)
             return report
         settings = Worker.model_validate_json(options["guard.worker"])
@@ -150,19 +176,26 @@ class Guard:
         self._replace(key, started.id)
         return {**started.report, "warnings": report["warnings"], "worker": started.id}
 
-    def probe(self, subject: Subject, settings: str) -> None:
-        """ModelError when the version fails; the log says what it took."""
-        given = json.loads(settings)
-        limits = ProbeLimits(given["memory_mb"], given["cpu_s"], given["wall_s"])
-        report = self._guards.probe(subject, limits)
+    def _judge(self, subject: Subject, settings: str) -> None:
+        """ModelError when the version fails its probe; the log says what it took."""
+        failed = self._failed.get(_digest(subject))
+        if failed is not None:
+            raise failed
+        report = self._probe(subject, settings)
         fields = {"model": subject.model, "version": subject.version}
         fields |= {key: report[key] for key in REPORTED if key in report}
         log.info("a version passed its probe", extra={"fields": fields})
 
+    def _probe(self, subject: Subject, settings: str) -> dict[str, Any]:
+        given = json.loads(settings)
+        limits = ProbeLimits(given["memory_mb"], given["cpu_s"], given["wall_s"])
+        return self._guards.probe(subject, limits)
+
     def unload(self, model: str, version: int) -> None:
         self._engine.unload(model, version)
-        self._replace((model, version), None)
-        self._retire()
+        worker = self._take_away((model, version))
+        if worker is not None:
+            self._keeper().stop(worker)
 
     def publish(self, table: bytes) -> None:
         self._engine.publish(table)
@@ -235,20 +268,37 @@ class Guard:
         )
 
     def _replace(self, key: Key, worker: int | None) -> None:
-        old = self._current.pop(key, None)
+        old = self._take_away(key)
         if old is not None:
             self._replaced.append(old)
-            for state in self._states():
-                if state.id == old:
-                    before = self._restarts.get(key, 0)
-                    self._restarts[key] = before + state.restarts
         if worker is not None:
             self._current[key] = worker
+
+    def _take_away(self, key: Key) -> int | None:
+        """The worker of a version, which it is no more."""
+        old = self._current.pop(key, None)
+        for state in self._states():
+            if state.id == old:
+                before = self._restarts.get(key, 0)
+                self._restarts[key] = before + state.restarts
+        return old
 
     def _retire(self) -> None:
         replaced, self._replaced = self._replaced, []
         for worker in replaced:
             self._keeper().stop(worker)
+
+
+def _subject(
+    model: str, version: int, data: bytes, options: Mapping[str, str]
+) -> Subject:
+    own = {k: v for k, v in options.items() if not k.startswith(PREFIX)}
+    return Subject(model, version, data, own, single_table(model, version))
+
+
+def _digest(subject: Subject) -> bytes:
+    name = f"{subject.model}\0{subject.version}\0".encode()
+    return hashlib.sha256(name + hashlib.sha256(subject.data).digest()).digest()
 
 
 def upstream_options(model: str, version: int, started: Started) -> dict[str, str]:

@@ -12,7 +12,7 @@ without it, or keeps running without it, serves better than one that does not.
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -32,7 +32,9 @@ MISMATCH = "its inputs or outputs differ from stable's"
 
 
 class Loader(Protocol):
-    """The engine's calls this file makes."""
+    """The engine's calls this file makes, and the guard's."""
+
+    def prepare(self, files: Sequence[tuple[ModelFile, Mapping[str, str]]]) -> None: ...
 
     def load(
         self, model: str, version: int, data: bytes, options: Mapping[str, str]
@@ -89,13 +91,19 @@ class Versions:
         is_start = not self._current
         versions: dict[Key, Loaded] = {}
         fresh, problems = set(), []
+        anew = []
         for file in files:
             key = file.model, file.version
             before = self._current.get(key)
             identity = self._identity(models[file.model], file, stables[file.model])
             if before and before.entry.is_loaded and before.identity == identity:
                 versions[key] = before
-                continue
+            else:
+                anew.append((file, identity))
+        self._engine.prepare([(file, dict(who.options)) for file, who in anew])
+        for file, identity in anew:
+            key = file.model, file.version
+            before = self._current.get(key)
             loaded = self._load(file, identity)
             versions[key] = loaded
             if loaded.entry.is_loaded:
