@@ -130,10 +130,14 @@ def print_version() -> int:
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Parameter.")
 @click.option("--pin", type=int, metavar="VERSION", help="Version to ask for.")
 @click.option("--timeout", type=float, default=10.0, show_default=True, help="Seconds.")
+@click.option("--tls-ca", metavar="PATH", help="Use TLS; PEM of whom to trust.")
+@click.option("--tls-cert", metavar="PATH", help="PEM of the certificate to show.")
+@click.option("--tls-key", metavar="PATH", help="PEM of its key.")
 @OUTPUT
 def predict(target: str, model: str, output: str, **asked: Any) -> int:
     """Ask the server at TARGET (host:port or unix:path) for one prediction of MODEL."""
     from router.cli.show import show_json, show_prediction
+    from router.client.channel import TlsFiles
     from router.client.infer import Question
     from router.client.infer import predict as ask
 
@@ -144,7 +148,11 @@ def predict(target: str, model: str, output: str, **asked: Any) -> int:
         parameters=tuple(_pair(text) for text in asked["pairs"]),
         version=asked["pin"],
     )
-    answer = ask(target, question, asked["timeout"])
+    ca, cert, key = asked["tls_ca"], asked["tls_cert"], asked["tls_key"]
+    if ca is None and (cert or key):
+        raise click.UsageError("--tls-cert and --tls-key need --tls-ca")
+    tls = None if ca is None else TlsFiles(ca, cert, key)
+    answer = ask(target, question, asked["timeout"], tls)
     if output == "json":
         show_json(answer)
     else:

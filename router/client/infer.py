@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from router.client.channel import TlsFiles, open_channel
 from router.client.messages import message
 from router.errors import RouterError
 
@@ -64,9 +65,11 @@ class Answer:
     elapsed_ms: float
 
 
-def predict(target: str, question: Question, timeout_s: float) -> Answer:
+def predict(
+    target: str, question: Question, timeout_s: float, tls: TlsFiles | None = None
+) -> Answer:
     """The server's answer. PredictError says why there is none."""
-    with grpc.insecure_channel(target) as channel:
+    with open_channel(target, tls) as channel:
         try:
             return _predict(channel, question, timeout_s)
         except grpc.RpcError as error:

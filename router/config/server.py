@@ -171,8 +171,9 @@ class Server(BaseModel):
         remedy = "listen on 127.0.0.1 or a socket, {} set server.insecure: true"
         found: list[tuple[tuple[str | int, ...], str, str, str]] = []
         if self.tls is None:
+            more = "give server.tls a certificate, or"
             found += [
-                (("listen", i), text, "it has no TLS", "give server.tls a certificate, or")
+                (("listen", i), text, "it has no TLS", more)
                 for i, text in enumerate(self.listen)
             ]
         if self.admin and not (self.admin_tls and self.admin_tls.requires_client):

@@ -1,4 +1,4 @@
-"""The listeners' certificates: read, checked in full, put in use; again when they change.
+"""The listeners' certificates: read, checked in full, put in use; and again.
 
 Nothing half-made is ever used. The engine checks certificate, key and authorities
 together before they replace what it has, so files that are replaced one after the other
@@ -87,7 +87,7 @@ class Certificates:
             self._presented[key] = self._use(key, presented, _look(presented.tls))
 
     def poll(self) -> None:
-        """Put files that have changed in use; on any problem say so and change nothing."""
+        """Put changed files in use; on any problem say so and change nothing."""
         for key, presented in self._presented.items():
             seen = _look(presented.tls)
             if seen == presented.seen:

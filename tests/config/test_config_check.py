@@ -47,7 +47,9 @@ def test_other_machines_are_let_in_only_knowingly() -> None:
 def test_tls_protects_the_listener_it_is_for() -> None:
     files = {"cert": "c", "key": "k"}
     asking = {**files, "client_ca": "a"}
-    lacks = "other machines can reach this address, and it asks for no client certificates"
+    lacks = (
+        "other machines can reach this address, and it asks for no client certificates"
+    )
     assert found(server={"listen": "0.0.0.0:1", "tls": files}) == []
     admin = {"admin": "0.0.0.0:2"}
     assert found(server={**admin, "admin_tls": asking}) == []

@@ -1,4 +1,4 @@
-"""TLS as operators and clients see it: stock clients, and certificates that are replaced
+"""TLS as operators and clients see it: stock clients, and certificates replaced
 beneath them.
 """
 
@@ -14,6 +14,7 @@ import pytest
 from certificates import Authority, Pair
 
 from router import testing
+from router.cli.main import main
 from router.engine._engine import tls_check
 
 ROTATIONS = 100
@@ -37,7 +38,7 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
 
 def models(folder: Path) -> dict[str, Any]:
     repository = folder / "models"
-    testing.write_model(repository, "tag", {1: testing.tag(1)})
+    testing.write_model(repository, "tag", {v: testing.tag(v) for v in (1, 2)})
     return {"models": [{"name": "tag", "repository": str(repository / "tag")}]}
 
 
@@ -49,8 +50,10 @@ def server(tmp_path: Path, authority: Authority) -> Iterator[testing.Server]:
         yield started
 
 
-def request() -> bytes:
+def request(**params: str) -> bytes:
     made = _message("ModelInferRequest")(model_name="tag")
+    for name, value in params.items():
+        made.parameters[name.replace("_", "-")].string_param = value
     made.inputs.add(name="x", datatype="FP32").shape.extend((1, 2))
     made.raw_input_contents.append(bytes(8))
     data: bytes = made.SerializeToString()
@@ -67,9 +70,9 @@ def open_channel(
     return grpc.secure_channel(server.address, credentials, alone)
 
 
-def infer(channel: grpc.Channel) -> int:
+def infer(channel: grpc.Channel, message: bytes = b"", **call: Any) -> int:
     """The version that answers."""
-    reply = channel.unary_unary(INFER)(request(), timeout=20)
+    reply = channel.unary_unary(INFER)(message or request(), timeout=20, **call)
     return int(_message("ModelInferResponse").FromString(reply).model_version)
 
 
@@ -221,6 +224,45 @@ def test_only_clients_with_a_certificate_get_in_where_it_is_required(
         assert server.metric(HANDSHAKES, outcome="bad_certificate") > 0
 
 
+def test_who_the_certificate_is_for_may_decide_the_version_and_cannot_be_forged(
+    tmp_path: Path, authority: Authority
+) -> None:
+    authority.issue().write(tmp_path)
+    (tmp_path / "clients.pem").write_bytes(authority.pem)
+    asked = settings(tmp_path, client_ca=str(tmp_path / "clients.pem"))
+    uri = "spiffe://example.org/payments"
+    config = {
+        **models(tmp_path),
+        "audiences": [
+            {"name": "payments", "when": {"key": "x-peer-identity", "exact": uri}}
+        ],
+        "routes": [{"model": "tag", "audience": "payments", "version": 2}],
+    }
+    known, other = authority.issue(uris=(uri,)), authority.issue(dns=("other",))
+    with testing.Server(tmp_path, config, settings=asked) as server:
+        with open_channel(server, authority, known) as channel:
+            assert infer(channel) == 2
+            assert infer(channel, request(x_peer_identity="other")) == 2
+        with open_channel(server, authority, other) as channel:
+            assert infer(channel) == 1
+            assert infer(channel, request(x_peer_identity=uri)) == 1
+            assert infer(channel, metadata=(("x-peer-identity", uri),)) == 1
+
+
+def test_predict_asks_over_tls(
+    server: testing.Server,
+    authority: Authority,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    asked = ["predict", server.address, "tag", "--input", "x=1,2"]
+    with pytest.raises(SystemExit) as done:
+        main([*asked, "--tls-ca", str(tmp_path / "ca.pem")])
+    assert done.value.code == 0, capsys.readouterr().err
+    assert "version 1" in capsys.readouterr().out
+
+
 def test_the_admin_listener_has_a_certificate_of_its_own(
     tmp_path: Path, authority: Authority
 ) -> None:
@@ -238,9 +280,7 @@ def test_the_admin_listener_has_a_certificate_of_its_own(
         assert server.metric(SUCCESSFUL, listener="admin") == 1
 
 
-def test_a_server_without_its_certificate_does_not_start(
-    tmp_path: Path, authority: Authority
-) -> None:
+def test_a_server_without_its_certificate_does_not_start(tmp_path: Path) -> None:
     server = testing.Server(tmp_path, models(tmp_path), settings=settings(tmp_path))
     with pytest.raises(RuntimeError, match=r"server\.pem: No such file"):
         server.start()

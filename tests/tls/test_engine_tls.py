@@ -169,7 +169,8 @@ def test_a_client_that_sends_byte_by_byte_is_answered(plain_tls: Served) -> None
             except ssl.SSLWantReadError:
                 flush()
                 incoming.write(peer.recv(65_536))
-        tls.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+        tls.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
         flush()
         received = b""
         while len(received) < 9:
@@ -212,7 +213,8 @@ def test_a_client_that_does_not_offer_http_2_is_closed(
 )
 def test_a_plain_client_is_closed_at_once(plain_tls: Served, first: bytes) -> None:
     before = plain_tls.count("not_tls") + plain_tls.count("failed")
-    with socket.create_connection(("127.0.0.1", plain_tls.port), HANDSHAKE_S / 2) as peer:
+    soon_s = HANDSHAKE_S / 2
+    with socket.create_connection(("127.0.0.1", plain_tls.port), soon_s) as peer:
         peer.sendall(first)
         while peer.recv(1000):  # an alert may come before the end
             pass
@@ -337,7 +339,8 @@ def test_new_connections_get_the_new_certificate_and_old_ones_live_on(
 
 
 def wrong_files(authority: Authority, pair: Pair) -> dict[str, tuple[Any, ...]]:
-    broken = pair.chain + b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    marks = b"-----BEGIN CERTIFICATE-----", b"-----END CERTIFICATE-----\n"
+    broken = pair.chain + b"\nAAAA\n".join(marks)
     past, future = (authority.issue(valid_days=d) for d in ((-2, -1), (1, 2)))
     return {
         "the private key is not the certificate's": (pair.chain, authority.issue().key),
@@ -365,8 +368,6 @@ def test_what_is_wrong_is_said_and_changes_nothing(
         assert ask(channel, ECHO, b"still") == b"still"
 
 
-def test_a_check_tells_when_the_certificate_expires(
-    authority: Authority, pair: Pair
-) -> None:
+def test_a_check_tells_when_the_certificate_expires(pair: Pair) -> None:
     left_days = (tls_check(pair.chain, pair.key)["expires_s"] - time.time()) / 86_400
     assert 29.9 < left_days <= 30

@@ -169,7 +169,8 @@ void fill_slots(const LiveTable& table, const fh_model& model, const InferReques
       continue;
     }
     const std::string_view name = table.text(attribute.name);
-    if (const Param* param = find_param(request, name)) {
+    const Param* param = name == kIdentityName ? nullptr : find_param(request, name);
+    if (param != nullptr) {
       set_param(slot, *param);
       continue;
     }

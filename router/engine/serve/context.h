@@ -8,6 +8,10 @@
 
 namespace router {
 
+// The metadata field that names the peer. The engine writes it, never a client: neither a
+// field nor a parameter of that name is taken from a request.
+constexpr std::string_view kIdentityName = "x-peer-identity";
+
 struct UnitKey {
   std::string_view bytes;
   uint8_t source = FH_UNIT_NONE;

@@ -13,8 +13,6 @@ constexpr uint64_t kUnreadMax = 16 * 1024 * 1024;  // bytes of answers a stream 
 constexpr std::string_view kStreamInferPath = "/inference.GRPCInferenceService/ModelStreamInfer";
 
 // Who the peer is, according to its certificate: only we may say so.
-constexpr std::string_view kIdentityName = "x-peer-identity";
-
 void put_identity(const Connection& connection, std::vector<HeaderField>* metadata) {
   metadata->erase(std::remove_if(metadata->begin(), metadata->end(),
                                  [](const HeaderField& field) {
