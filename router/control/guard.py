@@ -126,14 +126,14 @@ class Guard:
         self._workers: Keeper | None = None
         self._current: dict[Key, int] = {}
         self._replaced: list[int] = []
-        # Failed while many were prepared at once, and not to be asked again.
-        self._failed: dict[bytes, ModelError] = {}
+        # What came out while many were prepared at once, for the loads that follow.
+        self._prepared: dict[bytes, dict[str, Any] | ModelError] = {}
         # By version: what earlier workers of it went through. Counters only grow.
         self._restarts: dict[Key, int] = {}
 
     def prepare(self, files: Sequence[tuple[ModelFile, Mapping[str, str]]]) -> None:
         """Probe what is about to be loaded, several at a time."""
-        self._failed = {}
+        self._prepared = {}
         with ThreadPoolExecutor(PROBES_AT_ONCE, "probe") as pool:
             list(pool.map(lambda each: self._prepare(*each), files))
 
@@ -144,10 +144,12 @@ class Guard:
             subject = _subject(file.model, file.version, file.read(), options)
         except ModelError:
             return  # loading says so
+        found: dict[str, Any] | ModelError
         try:
-            self._probe(subject, options["guard.probe"])
+            found = self._probe(subject, options["guard.probe"])
         except ModelError as error:
-            self._failed[_digest(subject)] = error
+            found = error
+        self._prepared[_digest(subject)] = found
 
     def load(
         self, model: str, version: int, data: bytes, options: Mapping[str, str]
@@ -178,10 +180,11 @@ class Guard:
 
     def _judge(self, subject: Subject, settings: str) -> None:
         """ModelError when the version fails its probe; the log says what it took."""
-        failed = self._failed.get(_digest(subject))
-        if failed is not None:
-            raise failed
-        report = self._probe(subject, settings)
+        report = self._prepared.pop(_digest(subject), None)
+        if isinstance(report, ModelError):
+            raise report
+        if report is None:
+            report = self._probe(subject, settings)
         fields = {"model": subject.model, "version": subject.version}
         fields |= {key: report[key] for key in REPORTED if key in report}
         log.info("a version passed its probe", extra={"fields": fields})
