@@ -23,11 +23,13 @@ HERE = "tests/native/run"
 RUN = sorted(
     str(p.relative_to(ROOT)) for p in (ROOT / "router/engine/run").glob("*.cc")
 )
+LIBRARIES = ["ssl", "crypto", "dl", "pthread"]
 TESTS = sorted(str(p.relative_to(ROOT)) for p in (ROOT / HERE).glob("test_*.cc"))
 BELOW = [
     "router/engine/base/status.cc",
     "router/engine/wire/oip_read.cc",
     "router/engine/wire/tensor.cc",
+    "router/engine/wire/tls.cc",
 ]
 
 
@@ -72,7 +74,7 @@ def test_the_run_floor_keeps_its_promises(
 ) -> None:
     name = "asan-scripted" if sanitizer.startswith("address") else "tsan-scripted"
     toolchain = Scripted(name=name, sanitize=sanitizer)
-    program = build("run/tests", [*TESTS, *RUN, *BELOW], ["dl", "pthread"], toolchain)
+    program = build("run/tests", [*TESTS, *RUN, *BELOW], LIBRARIES, toolchain)
     done = subprocess.run(
         [program],
         env=environment,

@@ -25,15 +25,20 @@ std::string unix_address(std::string_view path, Address* address) {
   return {};
 }
 
-std::string inet_addresses(const std::string& target, std::vector<Address>* found) {
+std::string host_of(const std::string& target) {
   const size_t colon = target.rfind(':');
-  if (colon == std::string::npos || colon == 0) return "is not host:port or unix:path";
-  std::string host = target.substr(0, colon);
-  if (host.front() == '[' && host.back() == ']') host = host.substr(1, host.size() - 2);
+  if (colon == std::string::npos || colon == 0) return {};
+  const bool is_bracketed = target[0] == '[' && target[colon - 1] == ']' && colon > 2;
+  return is_bracketed ? target.substr(1, colon - 2) : target.substr(0, colon);
+}
+
+std::string inet_addresses(const std::string& host, const std::string& target,
+                           std::vector<Address>* found) {
+  if (host.empty()) return "is not host:port or unix:path";
   addrinfo hints{}, *list = nullptr;
   hints.ai_socktype = SOCK_STREAM;
   hints.ai_flags = AI_NUMERICSERV;
-  const int code = getaddrinfo(host.c_str(), target.c_str() + colon + 1, &hints, &list);
+  const int code = getaddrinfo(host.c_str(), target.c_str() + target.rfind(':') + 1, &hints, &list);
   if (code != 0) return std::string("cannot be looked up: ") + gai_strerror(code);
   for (addrinfo* at = list; at != nullptr && found->size() < kAddressesMax; at = at->ai_next) {
     Address& address = found->emplace_back();
@@ -73,6 +78,15 @@ std::string read_specs(const Options& options, const std::string& prefix,
     if (!why.empty()) return why;
   }
   return specs->empty() ? "no " + prefix + "0" : std::string();
+}
+
+std::string read_tls(const Options& options, Upstream* upstream) {
+  if (option(options, "tls").empty()) return {};
+  upstream->tls_name = option(options, "tls_name");
+  const TlsFiles files{option(options, "tls_cert"), option(options, "tls_key"),
+                       option(options, "tls_ca")};
+  return TlsContext::make_client(files, clock_ns(CLOCK_REALTIME) / 1'000'000'000,
+                                 &upstream->tls);
 }
 
 class UpstreamVersion final : public Version {
@@ -132,13 +146,14 @@ bool Address::operator==(const Address& other) const {
 }
 
 Endpoint::Endpoint(std::string text)
-    : target(std::move(text)), is_unix(target.rfind(kUnixPrefix, 0) == 0) {}
+    : target(std::move(text)), is_unix(target.rfind(kUnixPrefix, 0) == 0),
+      host(is_unix ? std::string() : host_of(target)) {}
 
 std::string Endpoint::look_up() {
   std::vector<Address> found;
   std::string why = is_unix ? unix_address(std::string_view(target).substr(kUnixPrefix.size()),
                                            &found.emplace_back())
-                            : inet_addresses(target, &found);
+                            : inet_addresses(host, target, &found);
   if (!why.empty()) return "target '" + target + "' " + why;
   std::lock_guard<std::mutex> lock(mutex_);
   if (found == addresses_) return {};
@@ -171,6 +186,8 @@ std::string load_upstream(const Options& options, std::unique_ptr<Version>* out)
   if (!good) return why;
   if (upstream->connections == 0) return "connections must be at least 1";
   upstream->connect_ns = int64_t{connect_ms} * 1'000'000;
+  why = read_tls(options, upstream.get());
+  if (!why.empty()) return "TLS: " + why;
   why = read_specs(options, "input.", &made->signature.inputs);
   if (why.empty()) why = read_specs(options, "output.", &made->signature.outputs);
   if (!why.empty()) return why;

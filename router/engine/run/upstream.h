@@ -16,6 +16,7 @@
 
 #include "run/version.h"
 #include "wire/client_conn.h"
+#include "wire/tls.h"
 
 namespace router {
 
@@ -34,6 +35,7 @@ class Endpoint {
 
   const std::string target;
   const bool is_unix;
+  const std::string host;  // of the target, without port and brackets; empty for a socket
   // Looks the name up and says what went wrong; addresses that were found before stay
   // then. Takes as long as the resolver of the system does: never called on a loop.
   std::string look_up();
@@ -52,6 +54,8 @@ class Endpoint {
 // What a version knows of the servers that answer for it.
 struct Upstream {
   std::vector<std::shared_ptr<Endpoint>> endpoints;  // at least one
+  TlsContextRef tls;              // null: plain text
+  std::string tls_name;           // whose certificate theirs must be; empty: the target's
   std::string model, version;     // what it is called there; no version: theirs to choose
   uint32_t connections = 4;       // at most, for each loop and address
   uint32_t in_flight = 1024;      // attempts at once, over all loops

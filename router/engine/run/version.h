@@ -42,7 +42,7 @@ enum class Batching : uint8_t { off, automatic, sizes };
 // batch_sizes, batch_rows_max, concurrency, max_queue_delay_us, script (scripted only).
 // An upstream: targets=host:port[,unix:path...], upstream_model, upstream_version, platform,
 // input.<i> and output.<i>=name|DATATYPE|d0,d1, connections (for each loop and address),
-// in_flight, connect_timeout_ms.
+// in_flight, connect_timeout_ms; tls=1 with tls_name, and PEM in tls_ca, tls_cert, tls_key.
 using Options = std::vector<std::pair<std::string, std::string>>;
 
 // How a request's tensors map onto the signature. Filled by `bind`.

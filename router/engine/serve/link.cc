@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "serve/loop.h"
 
@@ -21,11 +22,21 @@ constexpr const char* kCheckPath = "/grpc.health.v1.Health/Check";
 
 }  // namespace
 
+Link::Link(Peer* of, int socket, const ClientLimits& limits)
+    : peer(of), fd(socket), wire(limits) {
+  const Upstream& upstream = *of->pool->upstream;
+  if (upstream.tls == nullptr) return;
+  const std::string& host = upstream.endpoints[of->endpoint]->host;
+  tls = std::make_unique<TlsStream>(*upstream.tls, &out,
+                                    upstream.tls_name.empty() ? host : upstream.tls_name);
+}
+
 Link::~Link() {
   if (fd >= 0) ::close(fd);
 }
 
-void Peer::was_unreachable(int64_t now_ns) {
+void Peer::was_unreachable(int64_t now_ns, const std::string& why) {
+  pool->problem = pool->upstream->endpoints[endpoint]->target + ": " + why;
   reachable_ns = now_ns + backoff_ns;
   backoff_ns = std::min(backoff_ns * 2, kBackoffMaxNs);
   pool->upstream->endpoints[endpoint]->is_doubtful.store(true, std::memory_order_relaxed);
@@ -34,9 +45,10 @@ void Peer::was_unreachable(int64_t now_ns) {
 Pool::Pool(std::shared_ptr<const Upstream> of)
     : upstream(std::move(of)), generations(upstream->endpoints.size()) {
   for (const auto& endpoint : upstream->endpoints) {
-    const std::string authority = endpoint->is_unix ? "localhost" : endpoint->target;
-    infer.emplace_back(authority, kInferPath, false, "identity");
-    check.emplace_back(authority, kCheckPath, false, "identity");
+    std::string authority = endpoint->is_unix ? "localhost" : endpoint->target;
+    if (!upstream->tls_name.empty()) authority = upstream->tls_name;
+    infer.emplace_back(authority, kInferPath, upstream->tls != nullptr, "identity");
+    check.emplace_back(authority, kCheckPath, upstream->tls != nullptr, "identity");
   }
 }
 
@@ -78,21 +90,29 @@ void Upstreams::receive(Link* link, int64_t now_ns) {
     int error = 0;
     socklen_t size = sizeof error;
     getsockopt(link->fd, SOL_SOCKET, SO_ERROR, &error, &size);
-    if (error != 0) return lose(link, now_ns);
+    if (error != 0) return lose(link, now_ns, std::strerror(error));
     link->is_connected = true;
     return mark_dirty(link);
   }
   if (read_buffer_ == nullptr) read_buffer_.reset(new uint8_t[kReadBytes]);
   const ssize_t got = recv(link->fd, read_buffer_.get(), kReadBytes, 0);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (got <= 0) return lose(link, now_ns);
-  if (!link->is_established) {
+  if (got <= 0) return lose(link, now_ns, "the connection was closed");
+  const uint8_t* bytes = read_buffer_.get();
+  size_t count = static_cast<size_t>(got);
+  bool is_alive = true;
+  if (link->tls != nullptr) {
+    plain_.clear();
+    is_alive = link->tls->receive(bytes, count, &plain_);
+    bytes = plain_.data();
+    count = plain_.size();
+  }
+  if (count != 0 && !link->is_established) {
     link->is_established = true;
     link->peer->backoff_ns = Peer::kBackoffFirstNs;
     link->peer->reachable_ns = 0;
   }
-  const bool is_alive =
-      link->wire.receive(read_buffer_.get(), static_cast<size_t>(got), &replies_);
+  if (count != 0) is_alive = link->wire.receive(bytes, count, &replies_) && is_alive;
   if (!is_alive) link->is_ending = true;
   if (!is_alive || !link->wire.is_accepting()) retire(link);
   mark_dirty(link);
@@ -125,7 +145,7 @@ void Upstreams::write(Link* link, int64_t now_ns) {
     if (link->written == link->out.size()) {
       link->out.clear();
       link->written = 0;
-      link->wire.output(&link->out, kOutputHighWater);
+      if (!fill(link)) return lose(link, now_ns, "TLS: " + link->tls->problem());
       if (link->out.empty()) break;
     }
     const ssize_t sent = ::send(link->fd, link->out.data() + link->written,
@@ -134,14 +154,29 @@ void Upstreams::write(Link* link, int64_t now_ns) {
       // Read on all the same: a server that answers early must not wait for us to wait.
       return set_mask(link, EPOLLIN | EPOLLOUT);
     }
-    if (sent < 0) return lose(link, now_ns);
+    if (sent < 0) return lose(link, now_ns, std::strerror(errno));
     link->written += static_cast<size_t>(sent);
-    ++link->sends;
+    if (link->tls == nullptr || link->tls->is_established()) ++link->sends;
   }
   set_mask(link, EPOLLIN);
   take_replies(link, now_ns);
   const bool is_over = link->is_retired && link->wire.open_count() == 0;
-  if (link->is_ending || is_over) lose(link, now_ns);
+  if (!link->is_ending && !is_over) return;
+  const bool has_failed = link->tls != nullptr && !link->tls->is_established();
+  lose(link, now_ns, has_failed ? "TLS: " + link->tls->problem() : "the connection has ended");
+}
+
+// Moves what is to be said into `out`, which is empty or holds what TLS itself says. False:
+// the connection is broken.
+bool Upstreams::fill(Link* link) {
+  if (link->tls == nullptr) {
+    link->wire.output(&link->out, kOutputHighWater);
+    return true;
+  }
+  if (!link->tls->is_established() || link->is_ending) return true;
+  plain_.clear();
+  link->wire.output(&plain_, kOutputHighWater);
+  return plain_.empty() || link->tls->send(plain_.view());
 }
 
 void Upstreams::set_mask(Link* link, uint32_t mask) {
@@ -153,7 +188,7 @@ void Upstreams::set_mask(Link* link, uint32_t mask) {
   epoll_ctl(epoll_, EPOLL_CTL_MOD, link->fd, &event);
 }
 
-void Upstreams::lose(Link* link, int64_t now_ns) {
+void Upstreams::lose(Link* link, int64_t now_ns, const std::string& why) {
   if (link->is_dead) return;
   link->is_dead = true;
   epoll_ctl(epoll_, EPOLL_CTL_DEL, link->fd, nullptr);
@@ -161,7 +196,7 @@ void Upstreams::lose(Link* link, int64_t now_ns) {
   Peer* peer = link->peer;
   add(&peer->cells()->connections, -1);
   dead_.push_back(link);
-  if (!link->is_established && !link->is_retired) peer->was_unreachable(now_ns);
+  if (!link->is_established && !link->is_retired) peer->was_unreachable(now_ns, why);
   peer->pool->upstream->endpoints[peer->endpoint]->is_doubtful.store(
       true, std::memory_order_relaxed);
   std::vector<Reply> replies;
@@ -212,7 +247,7 @@ void Upstreams::keep_peer(Peer* peer, bool is_wanted, int64_t now_ns) {
     const bool is_silent = !link->is_established &&
                            now_ns - link->opened_ns > peer->pool->upstream->connect_ns;
     const bool is_over = link->is_retired && link->wire.open_count() == 0;
-    if (!is_wanted || is_silent || is_over) lose(link, now_ns);
+    if (!is_wanted || is_silent || is_over) lose(link, now_ns, "no word in time");
   }
   const bool is_open = is_wanted && !peer->is_gone && peer->breaker.is_open();
   const bool is_out = is_open || (is_wanted && !peer->is_gone && now_ns < peer->reachable_ns);

@@ -32,7 +32,7 @@ struct Sent {
 
 // A connection.
 struct Link {
-  Link(Peer* of, int socket, const ClientLimits& limits) : peer(of), fd(socket), wire(limits) {}
+  Link(Peer* of, int socket, const ClientLimits& limits);
   ~Link();
   Link(const Link&) = delete;
   Link& operator=(const Link&) = delete;
@@ -43,7 +43,8 @@ struct Link {
   Peer* const peer;
   int fd;
   ClientConn wire;
-  Buffer out;
+  Buffer out;                    // for the socket
+  std::unique_ptr<TlsStream> tls;
   size_t written = 0;            // of `out`
   uint32_t mask = 0;             // epoll's
   uint64_t sends = 0;            // writes that took bytes
@@ -62,7 +63,7 @@ struct Peer {
   Peer(Pool* of, unsigned at, const Address& where) : pool(of), endpoint(at), address(where) {}
   TargetCells* cells() const;
   // A connection could not be made, or its server never said a word.
-  void was_unreachable(int64_t now_ns);
+  void was_unreachable(int64_t now_ns, const std::string& why);
 
   Pool* const pool;
   const unsigned endpoint;
@@ -87,6 +88,7 @@ struct Pool {
   std::vector<TargetCells*> cells;
   std::deque<CallHeaders> infer, check;
   std::vector<std::unique_ptr<Peer>> peers;
+  std::string problem;                 // of the last connection that was not made
   uint64_t in_flight = 0;
   std::vector<Peer*> good, bad;        // scratch of pick
 };

@@ -33,6 +33,7 @@ std::string Engine::load(const std::string& model, uint32_t number, ByteView byt
   std::string problem = load_version(model, number, bytes, options, &loaded);
   if (!problem.empty()) return problem;
   *report = describe_version(*loaded);
+  if (loaded->upstream != nullptr) resolver_.watch(loaded->upstream->endpoints);
   std::lock_guard<std::mutex> lock(mutex_);
   versions_[{model, number}] = std::move(loaded);
   return {};

@@ -12,6 +12,7 @@
 
 #include "serve/core.h"
 #include "serve/loop.h"
+#include "serve/resolver.h"
 
 namespace router {
 
@@ -41,6 +42,7 @@ class Engine {
   uint64_t oldest_held() const;
 
   Core core_;
+  Resolver resolver_;
   std::vector<std::thread> threads_;
   std::thread reaper_;
   mutable std::mutex mutex_;         // versions_, tables_, generation_

@@ -270,6 +270,31 @@ void write_version(Json* json, const Version& version, const VersionTotals& tota
   json->close('}');
 }
 
+void write_upstreams(Json* json, const Core& core) {
+  json->key("upstreams").open('[');
+  core.cells.each_target([json](const TargetEntry& entry) {
+    uint64_t sent[kSendingCount] = {}, connections = 0, ejected = 0;
+    for (const auto& cells : entry.loops) {
+      for (unsigned i = 0; i < kSendingCount; ++i) sent[i] += cells->sent[i].get();
+      connections += cells->connections.load(std::memory_order_relaxed);
+      ejected += cells->ejected.load(std::memory_order_relaxed);
+    }
+    json->open('{');
+    json->key("model").text(entry.model);
+    json->key("version").value(entry.version);
+    json->key("target").text(entry.target);
+    json->key("connections").value(connections);
+    json->key("ejected").value(ejected);
+    json->key("sent").open('{');
+    for (unsigned i = 0; i < kSendingCount; ++i) {
+      json->key(sending_name(static_cast<Sending>(i))).value(sent[i]);
+    }
+    json->close('}');
+    json->close('}');
+  });
+  json->close(']');
+}
+
 void write_refused(Json* json, const Core& core) {
   json->key("refused").open('[');
   for (unsigned kind = 1; kind < static_cast<unsigned>(Situation::count); ++kind) {
@@ -402,6 +427,7 @@ std::string Engine::snapshot() const {
     write_methods(&json, core_);
   }
   write_variants(&json, core_);
+  write_upstreams(&json, core_);
   write_routed(&json, core_);
   std::map<VersionKey, VersionTotals> totals;
   core_.cells.each_variant([&](const VariantEntry& entry) {

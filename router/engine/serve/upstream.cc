@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "serve/link.h"
 #include "serve/loop.h"
@@ -130,7 +131,7 @@ void Upstreams::transmit(Sent* sent, int64_t now_ns) {
     if (link != nullptr && start(sent, link, now_ns)) return;
   }
   Version* version = sent->batch->version;
-  version->note_failure("no server of it can be reached");
+  version->note_failure("no server of it can be reached: " + sent->pool->problem);
   version->counters.failures.fetch_add(1, std::memory_order_relaxed);
   sent->batch->attempts[0]->status =
       fail(Situation::model_failed, "no server of the model can be reached");
@@ -216,8 +217,8 @@ Link* Upstreams::open_link(Peer* peer, int64_t now_ns) {
   }
   const bool is_open = fd >= 0 && connect(fd, address, peer->address.size) == 0;
   if (!is_open && (fd < 0 || errno != EINPROGRESS)) {
+    peer->was_unreachable(now_ns, std::strerror(errno));
     if (fd >= 0) ::close(fd);
-    peer->was_unreachable(now_ns);
     return nullptr;
   }
   Link* link =

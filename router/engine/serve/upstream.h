@@ -65,7 +65,8 @@ class Upstreams {
   void set_mask(Link* link, uint32_t mask);
   void mark_dirty(Link* link);
   void take_replies(Link* link, int64_t now_ns);
-  void lose(Link* link, int64_t now_ns);
+  bool fill(Link* link);
+  void lose(Link* link, int64_t now_ns, const std::string& why);
   void on_reply(Sent* sent, Reply* reply, bool is_lost, int64_t now_ns);
   void on_check(Sent* sent, const Reply& reply, int64_t now_ns);
   void charge(Peer* peer, Sending outcome, int64_t now_ns);
@@ -86,7 +87,7 @@ class Upstreams {
   std::vector<Sent*> free_sent_;
   std::unique_ptr<uint8_t[]> read_buffer_;
   InferRequest scratch_;
-  Buffer frame_;
+  Buffer frame_, plain_;
 };
 
 }  // namespace router
