@@ -20,6 +20,10 @@ constexpr unsigned char kSessionContext[] = "router";
 constexpr char kCiphers[] = "ECDHE+AESGCM:ECDHE+CHACHA20";
 constexpr size_t kRecordMax = 16 * 1024;
 constexpr size_t kIdentityMax = 255;
+// New keys cost a peer 27 bytes and us some microseconds, so that one read could hold a loop
+// for a tenth of a second. A server's first message may be a few tickets; 32 is what others
+// allow.
+constexpr unsigned kIdleStepsMax = 32;
 
 template <typename T, void (*release)(T*)>
 struct Releaser {
@@ -265,10 +269,22 @@ int TlsStream::on_write(BIO* bio, const char* bytes, int count) {
   return count;
 }
 
+// Called at each step of a handshake, also of the small ones that may follow the first.
+void TlsStream::on_step(const SSL* ssl, int where, int) {
+  auto* self = static_cast<TlsStream*>(SSL_get_app_data(ssl));
+  if ((where & SSL_CB_LOOP) == 0 || !self->is_established()) return;
+  if (++self->idle_steps_ <= kIdleStepsMax) return;
+  self->problem_ = "too many handshake messages";
+  self->is_broken_ = true;
+  self->input_ = {};  // OpenSSL finds nothing more to read
+}
+
 void TlsStream::attach(const TlsContext& context) {
   BIO* bio = BIO_new(static_cast<const BIO_METHOD*>(io_method()));
   ssl_ = SSL_new(context.get());  // holds a reference to the context
   if (bio == nullptr || ssl_ == nullptr) std::abort();  // out of memory
+  SSL_set_app_data(ssl_, this);
+  SSL_set_info_callback(ssl_, on_step);
   BIO_set_data(bio, this);
   BIO_set_init(bio, 1);
   SSL_set_bio(ssl_, bio, bio);  // takes the one reference for both
@@ -349,8 +365,11 @@ bool TlsStream::receive(const uint8_t* bytes, size_t count, Buffer* plain) {
     size_t got = 0;
     const int result = SSL_read_ex(ssl_, plain->extend(kRecordMax), kRecordMax, &got);
     plain->truncate(before + (result == 1 ? got : 0));
-    if (result == 1) continue;
-    is_alive = give_up(result);
+    if (result == 1) {
+      idle_steps_ = 0;
+      continue;
+    }
+    is_alive = give_up(result) && !is_broken_;
     break;
   }
   input_ = {};

@@ -102,6 +102,7 @@ class TlsStream {
  private:
   static int on_read(bio_st* bio, char* into, int count);
   static int on_write(bio_st* bio, const char* bytes, int count);
+  static void on_step(const ssl_st* ssl, int where, int);
   static const void* io_method();
   void attach(const TlsContext& context);
   bool shake_hands();
@@ -112,6 +113,7 @@ class TlsStream {
   ByteView input_;  // not yet read by OpenSSL; empty outside of `receive`
   TlsOutcome outcome_ = TlsOutcome::pending;
   bool is_broken_ = false;
+  unsigned idle_steps_ = 0;  // handshake messages since there were plain bytes
   std::string problem_, identity_;
 };
 

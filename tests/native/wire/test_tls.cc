@@ -239,6 +239,62 @@ TEST(a_changed_byte_breaks_the_stream_and_nothing_of_it_is_believed) {
   }
 }
 
+// A client of OpenSSL's own, for what TlsStream never does.
+struct RawClient {
+  RawClient() : context(SSL_CTX_new(TLS_client_method())), ssl(SSL_new(context)) {
+    SSL_set_bio(ssl, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
+    SSL_set_alpn_protos(ssl, reinterpret_cast<const unsigned char*>("\2h2"), 3);
+    SSL_set_connect_state(ssl);
+  }
+  ~RawClient() {
+    SSL_free(ssl);
+    SSL_CTX_free(context);
+  }
+  // Gives the server what was written; what it answers can be read then.
+  bool flush(TlsStream* server, Buffer* from_server, Buffer* got) {
+    char* data = nullptr;
+    const long size = BIO_get_mem_data(SSL_get_wbio(ssl), &data);
+    const std::string bytes(data, static_cast<size_t>(size));
+    (void)BIO_reset(SSL_get_wbio(ssl));
+    const bool is_alive = server->receive(reinterpret_cast<const uint8_t*>(bytes.data()),
+                                          bytes.size(), got);
+    BIO_write(SSL_get_rbio(ssl), from_server->data(), static_cast<int>(from_server->size()));
+    from_server->clear();
+    return is_alive;
+  }
+  void change_keys() {
+    SSL_key_update(ssl, SSL_KEY_UPDATE_REQUESTED);
+    SSL_do_handshake(ssl);
+  }
+
+  SSL_CTX* context;
+  SSL* ssl;
+};
+
+TEST(keys_may_change_now_and_then_and_a_flood_of_changes_ends_the_stream) {
+  const Made own = make_certificate("DNS:router.test");
+  Buffer out, got;
+  TlsStream server(*server_of(own), &out);
+  RawClient client;
+  for (int i = 0; i < 3; ++i) {
+    SSL_do_handshake(client.ssl);
+    client.flush(&server, &out, &got);
+  }
+  REQUIRE(server.is_established());
+  for (int i = 0; i < 100; ++i) {
+    client.change_keys();
+    SSL_write(client.ssl, "x", 1);
+    REQUIRE(client.flush(&server, &out, &got));
+  }
+  CHECK_EQ(got.size(), 100u);
+  for (int i = 0; i < 1000; ++i) client.change_keys();
+  SSL_write(client.ssl, "y", 1);
+  CHECK(!client.flush(&server, &out, &got));
+  CHECK_EQ(server.problem(), "too many handshake messages");
+  CHECK_EQ(got.size(), 100u);
+  CHECK(out.size() < 2000u);
+}
+
 TEST(a_context_outlives_its_replacement_where_it_is_used) {
   const Made own = make_certificate("DNS:router.test");
   TlsContextRef server = server_of(own), client = client_of(own.certificate);
