@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from router.config.isolation import Isolation, ModelIsolation, Probe, Worker
+from router.config.upstream import Upstream
 from router.config.values import (
     FROZEN,
     Count,
@@ -168,6 +169,8 @@ class VersionSettings(BaseModel):
     """Loaded but never chosen; its share goes to stable and pins to it are refused."""
     isolation: Isolation | None = None
     """Whether it runs in a process of its own; the model's setting if unset."""
+    upstream: Upstream | None = None
+    """Other servers that answer for this version; nothing is loaded here then."""
     runtime: VersionRuntime = VersionRuntime()
     """Keys given here replace the model's."""
 
@@ -195,8 +198,9 @@ class Model(BaseModel):
 
     model_config = FROZEN
     name: Name
-    repository: Text
-    """Folder with one folder per version: `<version>/model.onnx`."""
+    repository: Text | None = None
+    """Folder with one folder per version: `<version>/model.onnx`. Not needed when every
+    version is another server's."""
     stable: Version | None = None
     """The version that serves by default; the lowest one if unset."""
     versions: Versions = "all"
@@ -233,6 +237,14 @@ def stable_of(model: Model, served: tuple[int, ...]) -> int:
     return min(served) if model.stable is None else model.stable
 
 
+def upstream_versions(model: Model) -> tuple[int, ...]:
+    """The versions that other servers answer for, in order."""
+    if not isinstance(model.versions, dict):
+        return ()
+    settings = model.versions.items()
+    return tuple(sorted(version for version, own in settings if own.upstream))
+
+
 def settings_of(model: Model, version: int) -> VersionSettings:
     """What the file says about one version."""
     if isinstance(model.versions, dict):
@@ -253,6 +265,8 @@ def runtime_of(model: Model, version: int) -> Runtime:
 
 def is_isolated(model: Model, version: int, stable: int) -> bool:
     """Whether a version runs in a process of its own."""
+    if settings_of(model, version).upstream is not None:
+        return False  # it has processes of its own already
     own = settings_of(model, version).isolation
     if own is not None:
         return own == "process"

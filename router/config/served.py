@@ -7,7 +7,7 @@ as functions.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from router.config.model import Model, served_versions
+from router.config.model import Model, served_versions, upstream_versions
 from router.config.problems import Finding, Path
 from router.errors import RouterError
 
@@ -28,8 +28,11 @@ def find_served(model: Model, path: Path, list_versions: ListVersions | None) ->
     if list_versions is None:
         is_listed = isinstance(model.versions, tuple)
         return Served(served_versions(model, ()) if is_listed else None)
+    remote = upstream_versions(model)
+    if model.repository is None:
+        return _without_repository(model, path, remote)
     try:
-        listed = list_versions(model.repository)
+        listed = tuple({*list_versions(model.repository), *remote})
     except RouterError as error:
         return Served(
             None, (Finding((*path, "repository"), str(error), repr(model.repository)),)
@@ -52,6 +55,19 @@ def find_served(model: Model, path: Path, list_versions: ListVersions | None) ->
     return Served(served_versions(model, listed), findings)
 
 
+def _without_repository(model: Model, path: Path, remote: tuple[int, ...]) -> Served:
+    """Every version must be another server's."""
+    findings = tuple(
+        Finding(place, "not an upstream, and there is no repository", str(version))
+        for place, version in _named_versions(model, path)
+        if version not in remote
+    )
+    if not remote and not findings:
+        what = "a model needs a repository, or versions with an upstream"
+        findings = (Finding((*path, "repository"), what, ""),)
+    return Served(served_versions(model, remote) if remote else None, findings)
+
+
 def _named_versions(model: Model, path: Path) -> Iterator[tuple[Path, int]]:
     versions = model.versions
     if isinstance(versions, tuple):
@@ -61,4 +77,4 @@ def _named_versions(model: Model, path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def have(versions: Iterable[int]) -> str:
-    return f"it has {', '.join(str(version) for version in versions)}"
+    return f"it has {', '.join(str(version) for version in sorted(versions))}"

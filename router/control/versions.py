@@ -17,12 +17,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from router.config.config import Config
-from router.config.model import Model
+from router.config.model import Model, settings_of
 from router.control.guard import guard_options
 from router.control.options import version_options
 from router.control.serving import Catalogue, ModelEntry, Tensor, VersionEntry
 from router.errors import EngineError, ModelError, Problem
 from router.models.repository import ModelFile
+from router.models.upstream import (
+    Described,
+    RemoteVersion,
+    Signature,
+    signature_options,
+)
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +90,10 @@ class Versions:
         self._current: dict[Key, Loaded] = {}
 
     def load(
-        self, config: Config, files: Iterable[ModelFile], stables: Mapping[str, int]
+        self,
+        config: Config,
+        files: Iterable[ModelFile | RemoteVersion],
+        stables: Mapping[str, int],
     ) -> Loading:
         """Load what is new. With problems in the result, call `discard` with it."""
         models = {model.name: model for model in config.models}
@@ -100,11 +109,19 @@ class Versions:
                 versions[key] = before
             else:
                 anew.append((file, identity))
-        self._engine.prepare([(file, dict(who.options)) for file, who in anew])
-        for file, identity in anew:
+        self._engine.prepare(
+            [
+                (file, dict(who.options))
+                for file, who in anew
+                if isinstance(file, ModelFile)
+            ]
+        )
+        # Those of other servers last: one that says nothing of itself is like stable.
+        for file, identity in sorted(anew, key=_is_remote):
             key = file.model, file.version
             before = self._current.get(key)
-            loaded = self._load(file, identity)
+            stable = versions.get((file.model, stables[file.model]))
+            loaded = self._load(file, identity, stable)
             versions[key] = loaded
             if loaded.entry.is_loaded:
                 fresh.add(key)
@@ -135,7 +152,14 @@ class Versions:
             self._engine.unload(*key)
         self._current = dict(loading.versions)
 
-    def _identity(self, model: Model, file: ModelFile, stable: int) -> Identity:
+    def _identity(
+        self, model: Model, file: ModelFile | RemoteVersion, stable: int
+    ) -> Identity:
+        if isinstance(file, RemoteVersion):
+            try:
+                return Identity((), (), tuple(sorted(file.options().items())))
+            except ModelError:
+                return NOTHING  # loading says why
         options = version_options(model, file.version, self._library)
         options |= guard_options(model, file.version, stable)
         return Identity(
@@ -144,12 +168,20 @@ class Versions:
             tuple(sorted(options.items())),
         )
 
-    def _load(self, file: ModelFile, identity: Identity) -> Loaded:
+    def _load(
+        self,
+        file: ModelFile | RemoteVersion,
+        identity: Identity,
+        stable: Loaded | None,
+    ) -> Loaded:
         fields = {"model": file.model, "version": file.version}
         try:
-            report = self._engine.load(
-                file.model, file.version, file.read(), dict(identity.options)
-            )
+            data, options = b"", dict(identity.options)
+            if isinstance(file, RemoteVersion):
+                options = file.options() | _signature_options(file, stable)
+            else:
+                data = file.read()
+            report = self._engine.load(file.model, file.version, data, options)
         except (EngineError, ModelError) as error:
             log.error(
                 "a version cannot be loaded",
@@ -220,17 +252,64 @@ def _mismatches(
         stable = versions[name, stables[name]].entry
         if models[name].on_mismatch == "allow" or not loaded.entry.is_loaded:
             continue
-        if stable.is_loaded and _signature(loaded.entry) != _signature(stable):
+        is_remote = settings_of(models[name], version).upstream is not None
+        if stable.is_loaded and not _is_like(loaded.entry, stable, is_remote):
             found.append((name, version))
     return found
+
+
+def _is_like(entry: VersionEntry, stable: VersionEntry, is_remote: bool) -> bool:
+    if not is_remote:
+        return _signature(entry) == _signature(stable)
+    pairs = ((entry.inputs, stable.inputs), (entry.outputs, stable.outputs))
+    return all(
+        len(own) == len(theirs)
+        and all(any(_is_alike(one, other) for other in theirs) for one in own)
+        for own, theirs in pairs
+    )
+
+
+def _is_alike(one: Tensor, other: Tensor) -> bool:
+    """Same name, datatype and rank; servers differ in which sizes they state."""
+    return (
+        (one.name, one.datatype) == (other.name, other.datatype)
+        and len(one.shape) == len(other.shape)
+        and all(-1 in sizes or len(set(sizes)) == 1
+                for sizes in zip(one.shape, other.shape, strict=True))
+    )  # fmt: skip
 
 
 def _signature(entry: VersionEntry) -> tuple[frozenset[Tensor], frozenset[Tensor]]:
     return frozenset(entry.inputs), frozenset(entry.outputs)
 
 
-def _problem(file: ModelFile, reason: str) -> Problem:
-    return Problem(str(file.path), 0, f"models.{file.model}.{file.version}", reason)
+def _is_remote(item: tuple[ModelFile | RemoteVersion, Identity]) -> bool:
+    return isinstance(item[0], RemoteVersion)
+
+
+def _signature_options(file: RemoteVersion, stable: Loaded | None) -> dict[str, str]:
+    """What the server says of its model or, when it says nothing, what stable has."""
+    said = file.ask()
+    if said.inputs and said.outputs:
+        return signature_options(said)
+    if stable is None or not stable.entry.is_loaded:
+        problem = "its server names no inputs or outputs, and there is no other version"
+        raise ModelError(file.model, file.version, problem)
+    entry = stable.entry
+    log.warning("a server says nothing of its model: taken to be like stable",
+                extra={"fields": {"model": file.model, "version": file.version}})  # fmt: skip
+    return signature_options(
+        Signature(said.platform, _described(entry.inputs), _described(entry.outputs))
+    )
+
+
+def _described(tensors: tuple[Tensor, ...]) -> tuple[Described, ...]:
+    return tuple((each.name, each.datatype, each.shape) for each in tensors)
+
+
+def _problem(file: ModelFile | RemoteVersion, reason: str) -> Problem:
+    place = str(file.path) if isinstance(file, ModelFile) else file.upstream.targets[0]
+    return Problem(place, 0, f"models.{file.model}.{file.version}", reason)
 
 
 def _mismatch_problem(key: Key) -> Problem:

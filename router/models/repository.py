@@ -16,7 +16,12 @@ from pathlib import Path
 
 from router.config.config import Config
 from router.config.manifest import Manifest
-from router.config.model import served_versions
+from router.config.model import (
+    Model,
+    served_versions,
+    settings_of,
+    upstream_versions,
+)
 from router.errors import ModelError, RouterError
 from router.models.beneath import read_beneath
 from router.models.external import (
@@ -28,6 +33,7 @@ from router.models.external import (
     inlined,
 )
 from router.models.manifest import read_manifest
+from router.models.upstream import RemoteVersion
 
 FILE_NAME = "model.onnx"
 VERSION_MAX = 2**32 - 1  # the routing table's field
@@ -115,18 +121,38 @@ def find_version(
 
 def find_served(
     config: Config, versions: Mapping[str, tuple[int, ...]]
-) -> tuple[ModelFile, ...]:
+) -> tuple[ModelFile | RemoteVersion, ...]:
     """Every version that a configuration serves, given what the repositories hold."""
     return tuple(
-        find_version(model.name, model.repository, version, model.allow_external_data)
+        _served(model, version)
         for model in config.models
         for version in served_versions(model, versions[model.name])
     )
 
 
 def list_models(config: Config) -> dict[str, tuple[int, ...]]:
-    """The versions in each model's repository."""
-    return {model.name: list_versions(model.repository) for model in config.models}
+    """The versions in each model's repository, and those of other servers."""
+    return {
+        model.name: tuple(
+            sorted(
+                {
+                    *(list_versions(model.repository) if model.repository else ()),
+                    *upstream_versions(model),
+                }
+            )
+        )
+        for model in config.models
+    }
+
+
+def _served(model: Model, version: int) -> ModelFile | RemoteVersion:
+    upstream = settings_of(model, version).upstream
+    if upstream is not None:
+        return RemoteVersion(model.name, version, upstream)
+    if model.repository is None:
+        raise ModelError(model.name, version, "there is no repository to find it in")
+    allowed = model.allow_external_data
+    return find_version(model.name, model.repository, version, allowed)
 
 
 def _find(root: Path, version: int) -> Path | None:

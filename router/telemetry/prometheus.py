@@ -87,6 +87,7 @@ class SnapshotCollector(Collector):
         yield from _routes(snapshot)
         yield from _versions(snapshot)
         yield from _workers(snapshot)
+        yield from _upstreams(snapshot)
         yield from _server(snapshot)
         yield from _methods(snapshot)
         yield from _certificates(snapshot, tuple(self._tls()))
@@ -300,6 +301,32 @@ def _workers(snapshot: Snapshot) -> Iterator[Metric]:
         ("memory_bytes", "router_worker_memory_bytes", "Memory resident in it."),
     ):
         yield _gauge(name, text, labels, rows(key))
+
+
+def _upstreams(snapshot: Snapshot) -> Iterator[Metric]:
+    upstreams = snapshot.get("upstreams", ())
+    if not upstreams:
+        return
+
+    def of(entry: Mapping[str, Any]) -> Labels:
+        return entry["model"], str(entry["version"]), entry["target"]
+
+    labels = "model", "version", "target"
+    yield _counter(
+        "router_upstream_requests",
+        "Attempts sent to another server, by what became of them.",
+        (*labels, "outcome"),
+        (
+            ((*of(entry), outcome), count)
+            for entry in upstreams
+            for outcome, count in entry["sent"].items()
+        ),
+    )
+    for key, name, text in (
+        ("connections", "router_upstream_connections", "Open connections."),
+        ("ejected", "router_upstream_ejected", "Addresses left out, over all loops."),
+    ):
+        yield _gauge(name, text, labels, ((of(e), float(e[key])) for e in upstreams))
 
 
 def _trips(version: Mapping[str, Any]) -> float:
