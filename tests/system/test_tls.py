@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
+import tritonclient.grpc as triton
 from certificates import Authority, Pair
 
 from router import testing
@@ -95,6 +96,16 @@ def test_a_stock_client_is_answered_over_tls(
         assert infer(channel) == 1
     assert server.metric(HANDSHAKES, outcome="ok") == 1
     assert server.metric(SUCCESSFUL, listener="data") == 1
+
+
+def test_tritonclient_is_answered_over_tls(
+    server: testing.Server, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "ca.pem").write_bytes(authority.pem)
+    with triton.InferenceServerClient(
+        server.address, ssl=True, root_certificates=str(tmp_path / "ca.pem")
+    ) as client:
+        assert client.is_model_ready("tag")
 
 
 def test_a_plain_client_of_a_tls_port_is_refused(server: testing.Server) -> None:

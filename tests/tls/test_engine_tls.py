@@ -189,6 +189,7 @@ def test_tls_1_2_and_later_agree_on_http_2(
         assert tls.selected_alpn_protocol() == "h2"
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1")
 def test_tls_1_1_is_refused(plain_tls: Served) -> None:
     before = plain_tls.count("no_version")
     with pytest.raises(ssl.SSLError):
