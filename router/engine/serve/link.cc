@@ -154,7 +154,12 @@ void Upstreams::write(Link* link, int64_t now_ns) {
       // Read on all the same: a server that answers early must not wait for us to wait.
       return set_mask(link, EPOLLIN | EPOLLOUT);
     }
-    if (sent < 0) return lose(link, now_ns, std::strerror(errno));
+    if (sent < 0) {
+      // What it said before it went is still to be read: a GOAWAY, perhaps.
+      const std::string why = std::strerror(errno);
+      receive(link, now_ns);
+      return lose(link, now_ns, why);
+    }
     link->written += static_cast<size_t>(sent);
     if (link->tls == nullptr || link->tls->is_established()) ++link->sends;
   }

@@ -26,6 +26,7 @@ struct Sent {
   Pool* pool = nullptr;
   Link* link = nullptr;
   int32_t id = -1;          // of its stream
+  const Peer* avoided = nullptr;  // where it was sent in vain
   uint64_t sends = 0;       // of the link when it was started
   bool was_resent = false, is_check = false;
 };

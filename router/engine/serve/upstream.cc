@@ -125,7 +125,7 @@ void Upstreams::send(Batch* batch, int64_t now_ns) {
 
 void Upstreams::transmit(Sent* sent, int64_t now_ns) {
   for (unsigned i = 0; i < kPicksMax; ++i) {
-    Peer* peer = pick(sent->pool, now_ns);
+    Peer* peer = pick(sent->pool, sent->avoided, now_ns);
     if (peer == nullptr) break;
     Link* link = link_of(peer, now_ns);
     if (link != nullptr && start(sent, link, now_ns)) return;
@@ -167,16 +167,17 @@ bool Upstreams::start(Sent* sent, Link* link, int64_t now_ns) {
   return true;
 }
 
-Peer* Upstreams::pick(Pool* pool, int64_t now_ns) {
+// `avoided`, if not null, is taken only when there is no other.
+Peer* Upstreams::pick(Pool* pool, const Peer* avoided, int64_t now_ns) {
   std::vector<Peer*>& good = pool->good;
   std::vector<Peer*>& bad = pool->bad;
   good.clear();
   bad.clear();
   for (const auto& peer : pool->peers) {
     if (peer->is_gone || now_ns < peer->reachable_ns) continue;
-    if (!peer->breaker.is_open()) {
+    if (!peer->breaker.is_open() && peer.get() != avoided) {
       good.push_back(peer.get());
-    } else if (peer->may_try && peer->breaker.allows(now_ns)) {
+    } else if (peer->breaker.is_open() && peer->may_try && peer->breaker.allows(now_ns)) {
       peer->may_try = false;
       return peer.get();
     } else {
@@ -266,6 +267,7 @@ void Upstreams::on_reply(Sent* sent, Reply* reply, bool is_lost, int64_t now_ns)
   const bool was_unseen = reply->is_unprocessed || (is_lost && sent->sends == link->sends);
   if (was_unseen && !sent->was_resent && now_ns < attempt.deadline_ns) {
     sent->was_resent = true;
+    sent->avoided = link->peer;
     link->peer->cells()->sent[static_cast<unsigned>(Sending::resent)].add(1);
     return transmit(sent, now_ns);
   }

@@ -54,7 +54,7 @@ class Upstreams {
   void place_peers(Pool* pool);
   void transmit(Sent* sent, int64_t now_ns);
   bool start(Sent* sent, Link* link, int64_t now_ns);
-  Peer* pick(Pool* pool, int64_t now_ns);
+  Peer* pick(Pool* pool, const Peer* avoided, int64_t now_ns);
   Link* link_of(Peer* peer, int64_t now_ns);
   Link* open_link(Peer* peer, int64_t now_ns);
   void begin_check(Peer* peer, int64_t now_ns);
