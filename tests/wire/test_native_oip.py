@@ -32,6 +32,7 @@ CODEC = [
 PREDICTION_ID = ["router/engine/wire/prediction_id.cc"]
 TARGETS = {
     "read_infer": ([f"{HERE}/fuzz_read_infer.cc", *CODEC], []),
+    "read_reply": ([f"{HERE}/fuzz_read_reply.cc", *CODEC], []),
     "prediction_id": ([f"{HERE}/fuzz_prediction_id.cc", *PREDICTION_ID], ["crypto"]),
 }
 # Datatype: the field its typed contents go in, and numpy's name for the raw layout.
