@@ -481,6 +481,8 @@ Status read_infer(ByteView message, InferRequest* out) {
 Status read_infer_reply(ByteView message, InferRequest* out) {
   out->clear();
   const bool is_whole = read_response(message, out);
+  // MLServer sends contents without elements beside the raw ones: nothing contradicts.
+  for (PendingInput& each : out->pending) each.has_contents = each.typed_fields != 0;
   Status status =
       check_message(is_whole, "the message is not a valid ModelInferResponse", out);
   speak_of_outputs(&status.message);
