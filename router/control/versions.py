@@ -128,6 +128,10 @@ class Versions:
             elif not _may_be_absent(key, stables, before, is_start):
                 problems.append(_problem(file, loaded.entry.reason))
         for key in _mismatches(models, versions, stables):
+            log.error("a version cannot stand in for stable", extra={"fields": {
+                "model": key[0], "version": key[1], "problem": MISMATCH,
+                "it_has": _words(versions[key].entry),
+                "stable_has": _words(versions[key[0], stables[key[0]]].entry)}})  # fmt: skip
             differs = _without(versions[key], MISMATCH)
             before = self._current.get(key)
             if not _may_be_absent(key, stables, before, is_start):
@@ -277,6 +281,13 @@ def _is_alike(one: Tensor, other: Tensor) -> bool:
         and all(-1 in sizes or len(set(sizes)) == 1
                 for sizes in zip(one.shape, other.shape, strict=True))
     )  # fmt: skip
+
+
+def _words(entry: VersionEntry) -> dict[str, list[str]]:
+    return {
+        kind: [f"{each.name} {each.datatype} {list(each.shape)}" for each in tensors]
+        for kind, tensors in (("inputs", entry.inputs), ("outputs", entry.outputs))
+    }
 
 
 def _signature(entry: VersionEntry) -> tuple[frozenset[Tensor], frozenset[Tensor]]:
