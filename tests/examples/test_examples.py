@@ -10,11 +10,10 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def run(name: str, **environment: str) -> str:
+def run(name: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-P", str(EXAMPLES / name / "run.py")],
+        [sys.executable, "-P", str(EXAMPLES / name / "run.py"), *arguments],
         capture_output=True, text=True, timeout=300, check=False,
-        env={**os.environ, **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
@@ -29,3 +28,16 @@ def test_a_candidate_in_a_worker_is_killed_and_nobody_notices() -> None:
 def test_two_routers_behind_envoy_agree_and_one_may_leave() -> None:
     pytest.importorskip("envoy")
     assert "it is back, and nobody moved" in run("envoy")
+
+
+@pytest.mark.slow
+def test_a_second_router_is_an_upstream_and_may_go_away() -> None:
+    assert "it is back, and so are its users" in run("upstream-router")
+
+
+@pytest.mark.soak
+def test_mlserver_is_an_upstream_and_may_go_away(tmp_path: Path) -> None:
+    # Made once per machine when MLSERVER_ENV says where; else downloaded for this test.
+    folder = os.environ.get("MLSERVER_ENV", str(tmp_path / "mlserver"))
+    subprocess.run([str(EXAMPLES / "mlserver" / "setup.sh"), folder], check=True)
+    assert "MLServer has left" in run("mlserver", folder)
