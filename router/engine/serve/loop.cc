@@ -396,9 +396,9 @@ void Loop::cut_off() {
       if (call->is_answered) continue;
       refuse(call, fail(Situation::draining, "the server is shutting down"));
     }
-    if (exchange->stream != nullptr) {
-      finish_exchange(exchange.get(), fail(Situation::draining, "the server is shutting down"));
-    }
+    if (exchange->stream == nullptr && exchange->local == nullptr) continue;
+    finish_exchange(exchange.get(), fail(Situation::draining, "the server is shutting down"));
+    if (exchange->stream == nullptr && exchange->calls.empty()) release_exchange(exchange.get());
   }
   for (auto& item : connections_) {
     item.first->is_ending = true;

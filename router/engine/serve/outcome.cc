@@ -14,6 +14,8 @@ VariantCells* Loop::cells_of(const Call& call) const {
 
 void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
   Exchange* exchange = call->exchange;
+  // An error of another of its calls ended the stream: nobody hears this answer.
+  if (exchange->is_finished) return cancel_call(call);
   const LiveTable& table = *call->table->live;
   const fh_model& model = table.view.models[call->model];
   const Attempt& attempt = call->attempts[served];

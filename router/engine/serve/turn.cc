@@ -231,12 +231,15 @@ void Loop::run_pending() {
   // Batches that run here may fail and start fallbacks, which append to due_.
   for (size_t i = 0; i < due_.size(); ++i) {
     const Due due = due_[i];
+    // An old table would leave with its last call, which may be answered right here.
+    ++due.table->references;
     LoopVariant& variant = due.table->variants[due.variant];
     while (!variant.pending.empty()) {
       Batch* batch = make_batch();
       batch->rows = form_batch(*variant.version, &variant.pending, &batch->attempts);
       place_batch(&variant, due.model, batch);
     }
+    release_table(due.table);
   }
   due_.clear();
 }
