@@ -80,8 +80,8 @@ class Loop {
   Status route_call(Call* call);
   Status start_attempt(Call* call, unsigned which, uint32_t variant);
   void run_pending();
-  void place_batch(LoopVariant* variant, uint32_t model, Batch* batch);
-  bool may_run_here(const LoopTable& table, uint32_t model, const Batch& batch) const;
+  void place_batch(LoopTable* table, uint32_t variant, Batch* batch);
+  bool may_run_here(const LoopTable& table, uint32_t variant, const Batch& batch) const;
   void finish_batch(Batch* batch);
 
   // exchange.cc
@@ -154,7 +154,7 @@ class Loop {
   LoopTable* table_ = nullptr;
   struct Due {
     LoopTable* table;
-    uint32_t model, variant;
+    uint32_t variant;
   };
   std::vector<Due> due_;                 // variants with pending attempts
   int64_t turn_load_ns_ = 0;             // predicted run time pending this turn

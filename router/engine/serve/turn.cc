@@ -220,7 +220,7 @@ Status Loop::start_attempt(Call* call, unsigned which, uint32_t variant) {
   call->variants[which] = variant;
   call->is_out[which] = true;
   call->batches[which] = nullptr;
-  if (target.pending.empty()) due_.push_back({call->table, call->model, variant});
+  if (target.pending.empty()) due_.push_back({call->table, variant});
   target.pending.push_back(&attempt);
   // A batch shares most of what a run costs, so rows behind the first weigh little.
   turn_load_ns_ += target.pending.size() == 1 ? run_ns : run_ns / 8;
@@ -237,29 +237,28 @@ void Loop::run_pending() {
     while (!variant.pending.empty()) {
       Batch* batch = make_batch();
       batch->rows = form_batch(*variant.version, &variant.pending, &batch->attempts);
-      place_batch(&variant, due.model, batch);
+      place_batch(due.table, due.variant, batch);
     }
     release_table(due.table);
   }
   due_.clear();
 }
 
-bool Loop::may_run_here(const LoopTable& table, uint32_t model, const Batch& batch) const {
+bool Loop::may_run_here(const LoopTable& table, uint32_t variant, const Batch& batch) const {
   if (batch.version->predicted_ns(batch.rows) > core_->options.executor.loop_run_ns) {
     return false;
   }
-  // Compared like with like: all variants a request may be given run in the same place, so
-  // one that has not proved itself keeps all of them on the executors.
-  for (const uint32_t index : table.live->served_together[model]) {
+  // Compared like with like: variants that split traffic run in the same place, so one that
+  // has not proved itself keeps all of them on the executors.
+  for (const uint32_t index : table.live->compared_with[variant]) {
     const Version* version = table.variants[index].version;
     if (!version->may_run_on_loop || !version->is_proved()) return false;
   }
-  return batch.version->may_run_on_loop && batch.version->is_proved();
+  return true;
 }
 
-void Loop::place_batch(LoopVariant* variant, uint32_t model, Batch* batch) {
-  LoopTable* table = static_cast<Call*>(batch->attempts[0]->owner)->table;
-  batch->version = variant->version;
+void Loop::place_batch(LoopTable* table, uint32_t variant, Batch* batch) {
+  batch->version = table->variants[variant].version;
   batch->loop = this;
   batch->was_terminated.store(false, std::memory_order_relaxed);
   batch->deadline_ns = 0;
@@ -278,7 +277,7 @@ void Loop::place_batch(LoopVariant* variant, uint32_t model, Batch* batch) {
     for (Attempt* attempt : batch->attempts) attempt->status = fail(Situation::cancelled, "");
     return finish_batch(batch);
   }
-  if (may_run_here(*table, model, *batch)) {
+  if (may_run_here(*table, variant, *batch)) {
     counters_.loop_runs.add(1);
     batch->submitted_ns = now_ns_;
     core_->executors->watch_begin(&slot_, batch, now_ns_);
