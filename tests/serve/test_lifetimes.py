@@ -12,16 +12,6 @@ from rawwire import DATA, END_STREAM, RawClient, frame, grpc_fields, message
 from router.engine._engine import DATA as DATA_LISTENER
 from router.testing import wait_until
 
-PROOF_RUNS = 1000  # Version::kProofRuns: a version that has run so often may run on a loop
-
-
-def prove(plane: Plane, version: str = "") -> None:
-    """Run the stable version, or the one named, until loops may run it."""
-    wanted = request(version=version)
-    for _ in range(PROOF_RUNS):
-        assert plane.engine.call(INFER, wanted).code == 0
-
-
 def loop_runs(plane: Plane) -> int:
     return sum(loop["loop_runs"] for loop in plane.snapshot()["loops"])
 
@@ -31,7 +21,7 @@ def test_an_answer_to_a_stream_that_an_error_ended_goes_nowhere():
         plane.load("m", 1, "echo")
         plane.publish(split("m", [1], 0))
         plane.start()
-        prove(plane)
+        plane.prove("m", 1)
         before = plane.codes()
         with RawClient(plane.address) as client:
             pairs = [*grpc_fields(STREAM_INFER), ("triton_grpc_error", "true")]
@@ -55,7 +45,7 @@ def test_a_stream_without_that_wish_answers_the_good_ones():
         plane.load("m", 1, "echo")
         plane.publish(split("m", [1], 0))
         plane.start()
-        prove(plane)
+        plane.prove("m", 1)
         with RawClient(plane.address) as client:
             stream = client.open(grpc_fields(STREAM_INFER))
             both = message(request()) + message(request(width=5))
