@@ -27,14 +27,13 @@ void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
   response.model_name = call->request.model_name;
   response.model_version = table.view.variants[call->variants[served]].version;
   response.id = call->request.id;
-  response.annotations = annotations_.items;
-  response.annotation_count =
-      (model.annotate & FH_ANNOTATE_PARAMETERS) != 0 ? annotations_.count : 0;
+  if ((model.annotate & FH_ANNOTATE_PARAMETERS) != 0) {
+    response.encoded = annotations_.encoded;
+    response.annotations = annotations_.items;
+    response.annotation_count = annotations_.count;
+  }
   response.outputs = attempt.outputs.data();
   response.output_count = attempt.outputs.size();
-  if (infer_frame_size(response) > core_->options.message_out_max) {
-    return refuse(call, fail(Situation::message_too_large, "the answer is too large"));
-  }
   Trailers trailers;
   if ((model.annotate & FH_ANNOTATE_TRAILERS) != 0) {
     as_trailers(&annotations_);
@@ -42,16 +41,18 @@ void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
     trailers.extra_count = annotations_.count;
   }
   Buffer frame;
-  if (exchange->kind == ExchangeKind::stream_infer) {
-    write_stream_infer_frame(response, &frame);
+  const bool is_streamed = exchange->kind == ExchangeKind::stream_infer;
+  is_streamed ? write_stream_infer_frame(response, &frame) : write_infer_frame(response, &frame);
+  if (frame.size() > core_->options.message_out_max) {
+    return refuse(call, fail(Situation::message_too_large, "the answer is too large"));
+  }
+  if (is_streamed) {
     exchange->connection->grpc.send_message(exchange->stream, std::move(frame));
     mark_dirty(exchange->connection);
   } else if (exchange->local != nullptr) {
-    write_infer_frame(response, &frame);
     exchange->is_finished = true;
     finish_local(exchange, trailers, frame.view().substr(5));
   } else {
-    write_infer_frame(response, &frame);
     exchange->is_finished = true;
     exchange->connection->grpc.respond(exchange->stream, std::move(frame), trailers);
     mark_dirty(exchange->connection);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "serve/answer.h"
+
 namespace router {
 namespace {
 
@@ -30,18 +32,22 @@ std::string resolve_versions(const VersionMap& versions, CellRegistry* cells,
 
 void resolve_routes(CellRegistry* cells, const fh_model& model, LiveTable* table) {
   const std::string name = name_of(*table, model.name);
-  const auto add = [&](uint32_t first, const std::string& rule, uint8_t reason) {
+  const auto add = [&](uint32_t first, const std::string& rule, uint32_t index,
+                       uint8_t reason) {
     for (uint32_t i = 0; i < model.variant_count; ++i) {
       const fh_variant& variant = table->view.variants[model.variant_first + i];
       table->routes[first + i] =
           cells->route(name, rule, name_of(*table, variant.name), variant.version, reason);
+      encode_annotations(*table, model, model.variant_first + i, index, reason,
+                         &table->annotations[first + i]);
     }
   };
-  add(model.cell_static, "pin", FH_REASON_STATIC);
-  add(model.cell_default, "default", FH_REASON_DEFAULT);
+  add(model.cell_static, "pin", FH_NONE, FH_REASON_STATIC);
+  add(model.cell_default, "default", FH_NONE, FH_REASON_DEFAULT);
   for (uint32_t i = 0; i < model.rule_count; ++i) {
-    const fh_rule& rule = table->view.rules[model.rule_first + i];
-    add(rule.cell_first, name_of(*table, rule.name), rule.reason);
+    const uint32_t index = model.rule_first + i;
+    const fh_rule& rule = table->view.rules[index];
+    add(rule.cell_first, name_of(*table, rule.name), index, rule.reason);
   }
 }
 
@@ -126,6 +132,7 @@ std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
   table->variants.resize(header.variants.count);
   table->compared_with.resize(header.variants.count);
   table->routes.resize(header.cell_count);
+  table->annotations.resize(header.cell_count);
   const auto hash = [&](fh_text at) {
     return static_cast<uint32_t>(kernel.xxh64(data + at.offset, at.length, 0));
   };

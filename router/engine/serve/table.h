@@ -35,6 +35,7 @@ struct LiveTable {
   std::vector<VariantEntry*> variants;             // by global variant
   std::vector<VariantEntry*> refused;              // by model: no variant was chosen
   std::vector<RouteEntry*> routes;                 // by cell
+  std::vector<std::string> annotations;  // by cell: what its answers say, encoded
   std::vector<std::unique_ptr<re2::RE2>> regexes;
   std::vector<MintKey> keys;
   std::vector<uint32_t> model_hashes, rule_hashes;
