@@ -4,10 +4,15 @@
 made them: its tag is `version * 1000 + generation`, where the generation counts the
 loadings. What a table revision serves is remembered when it is published, so that any
 answer can be judged by the revision it names.
+
+Importing this module also lets its importers import `rawwire`, the system tests' client
+with no manners.
 """
 
 import socket
+import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,6 +21,8 @@ from router.engine._engine import DATA, Engine
 from router.plan.encode import encode
 from router.plan.plan import Model, Output, OutputKind, Plan, Reason, Rule, Variant
 from router.testing import messages, wait_until
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "system"))
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -28,7 +35,11 @@ StreamResponse = _message("ModelStreamInferResponse")
 
 
 def request(
-    model: str = "m", rows: int = 1, width: int = 4, version: str = "", id: str = ""  # noqa: A002
+    model: str = "m",
+    rows: int = 1,
+    width: int = 4,
+    version: str = "",
+    id: str = "",  # noqa: A002
 ) -> bytes:
     """The bytes of an inference on zeros."""
     made = Request(model_name=model, model_version=version, id=id)

@@ -88,7 +88,7 @@ class Schedule:
         self.proof: dict[str, int] = {}  # what was counted before the first step
         self.pool = ThreadPoolExecutor(2)
 
-    # -- the operator's acts --------------------------------------------------------------
+    # -- the operator's acts -----------------------------------------------------------
 
     def load(self, version: int) -> None:
         draw = self.draw
@@ -124,7 +124,7 @@ class Schedule:
                 self.versions.remove(gone)
                 self.plane.engine.unload("m", gone)
 
-    # -- the clients' acts ----------------------------------------------------------------
+    # -- the clients' acts -------------------------------------------------------------
 
     def connect(self) -> None:
         if len(self.clients) < 6:
@@ -217,7 +217,7 @@ class Schedule:
     def read(self, client: Client) -> None:
         client.wire.read(lambda: False, self.draw.choice([0.0002, 0.001]))
 
-    # -- the schedule ---------------------------------------------------------------------
+    # -- the schedule ------------------------------------------------------------------
 
     def run(self) -> None:
         """All steps, then the end: everybody reads, leaves, and the engine drains."""
@@ -240,7 +240,11 @@ class Schedule:
             client.wire.socket.close()
 
     def step(self) -> None:
-        operator = [(0.05, self.publish), (0.03, self.connect), (0.03, self.call_inside)]
+        operator = [
+            (0.05, self.publish),
+            (0.03, self.connect),
+            (0.03, self.call_inside),
+        ]
         for chance, act in operator:
             if self.draw.random() < chance:
                 return act()
@@ -267,7 +271,7 @@ class Schedule:
         for asked in waits_for:
             client.wire.wait(asked.stream, max(ends - time.monotonic(), 0.01))
 
-    # -- what must hold -------------------------------------------------------------------
+    # -- what must hold ----------------------------------------------------------------
 
     def judge(self) -> None:
         self.plane.wait_idle()
@@ -342,4 +346,3 @@ class Schedule:
                 client.wire.socket.close()
         self.pool.shutdown(wait=False, cancel_futures=True)
         self.plane.__exit__()
-

@@ -12,6 +12,7 @@ from rawwire import DATA, END_STREAM, RawClient, frame, grpc_fields, message
 from router.engine._engine import DATA as DATA_LISTENER
 from router.testing import wait_until
 
+
 def loop_runs(plane: Plane) -> int:
     return sum(loop["loop_runs"] for loop in plane.snapshot()["loops"])
 

@@ -122,7 +122,9 @@ class Stock:
 
     def good(self) -> None:
         x = self.array(self.draw.randint(1, 8), 2)
-        answer = self.infer("good", self.body("tag", x, self.draw.choice(["", "", "2"])))
+        answer = self.infer(
+            "good", self.body("tag", x, self.draw.choice(["", "", "2"]))
+        )
         if answer is None:
             return
         read = self.messages("ModelInferResponse").FromString(answer)
@@ -146,7 +148,9 @@ class Stock:
     def text(self) -> None:
         made = self.messages("ModelInferRequest")(model_name="text")
         made.inputs.add(name="x", datatype="BYTES").shape.append(3)
-        words = [self.draw.randbytes(self.draw.choice([0, 1, 50, 5000])) for _ in range(3)]
+        words = [
+            self.draw.randbytes(self.draw.choice([0, 1, 50, 5000])) for _ in range(3)
+        ]
         raw = b"".join(struct.pack("<I", len(word)) + word for word in words)
         made.raw_input_contents.append(raw)
         self.infer("text", made.SerializeToString())
@@ -308,7 +312,9 @@ class Garbage:
 
     def act(self) -> None:
         host, port = self.address.rsplit(":", 1)
-        start = self.draw.choice([b"", b"GET / HTTP/1.1\r\n\r\n", PREFACE, PREFACE[:10]])
+        start = self.draw.choice(
+            [b"", b"GET / HTTP/1.1\r\n\r\n", PREFACE, PREFACE[:10]]
+        )
         with socket.create_connection((host, int(port)), timeout=10) as sock:
             sock.settimeout(0.02)
             try:
@@ -334,7 +340,11 @@ def main() -> None:
             if kind == "stock":
                 raise
             tally.codes[f"raw {type(error).__name__}"] += 1
-    done = {"codes": tally.codes, "wrong": tally.wrong, "wrong_count": tally.wrong_count}
+    done = {
+        "codes": tally.codes,
+        "wrong": tally.wrong,
+        "wrong_count": tally.wrong_count,
+    }
     print(json.dumps(done))
 
 
