@@ -142,7 +142,7 @@ class Schedule:
         """A request that should be answered, maybe by a version it names."""
         rows = self.draw.randint(1, 4)
         pin = self.draw.choice(["", "", "", "1", "2", "9"])
-        # A version that is not in the table of the moment is not found, whichever it is.
+        # A version that is not in the table of the moment is not found.
         may_get = MAY_GET | ({"NOT_FOUND"} if pin not in ("", "1") else set())
         stream = client.wire.open(self.headers())
         client.wire.send_data(stream, message(request(rows=rows, version=pin)))
@@ -294,7 +294,7 @@ class Schedule:
         reply = client.wire.replies.get(asked.stream)
         code = None if reply is None else reply.code
         if asked.is_cancelled:
-            # Whatever came before the cancellation must be right, but nothing need come.
+            # What came before the cancellation must be right; nothing need come.
             if code is not None:
                 assert CODES[code] in {*asked.may_get, "CANCELLED"}
         else:

@@ -27,7 +27,7 @@ def test_an_answer_to_a_stream_that_an_error_ended_goes_nowhere():
         with RawClient(plane.address) as client:
             pairs = [*grpc_fields(STREAM_INFER), ("triton_grpc_error", "true")]
             stream = client.open(pairs)
-            # One read brings both: the bad one ends the stream before the good one runs.
+            # One read brings both: the bad one ends the stream before the other runs.
             both = message(request()) + message(request(width=5))
             client.send(frame(DATA, 0, stream, both))
             reply = client.wait(stream)

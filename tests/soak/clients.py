@@ -2,9 +2,9 @@
 
     clients.py KIND ADDRESS SECONDS SEED
 
-Prints what became of its requests as JSON: answers by kind of request and code, and what
-was wrong. `stock` is grpcio as anybody uses it, with good and bad requests; `raw` knows
-HTTP/2 and abuses it; `garbage` does not even know that.
+Prints what became of its requests as JSON: answers by kind of request and code, and
+what was wrong. `stock` is grpcio as anybody uses it, with good and bad requests; `raw`
+knows HTTP/2 and abuses it; `garbage` does not even know that.
 """
 
 import json
@@ -134,7 +134,7 @@ class Stock:
         }
         # `tag` says who made the answer: `version` or, after a reload of its weights, a
         # hundred more.
-        if not set(outputs["tag"] % 100) == {float(read.model_version)}:
+        if set(outputs["tag"] % 100) != {float(read.model_version)}:
             self.tally.complain(f"good: {outputs['tag']} by {read.model_version}")
         if not np.allclose(outputs["sum"], x.sum(axis=1), atol=1e-4):
             self.tally.complain(f"good: wrong sum by {read.model_version}")

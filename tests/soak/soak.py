@@ -5,8 +5,8 @@
 A server process with several models; clients in processes of their own (clients.py),
 some good, most not; new weights by SIGHUP all the while. Prints answers by code, the
 resident size over time, and what was wrong. Fails on a wrong answer or code, on a
-sanitizer's report, on memory that grows, on calls or connections that stay, and when the
-server does not leave cleanly.
+sanitizer's report, on memory that grows, on calls or connections that stay, and when
+the server does not leave cleanly.
 
 Not a test of speed: the address sanitizer slows the server several times, and clients
 share its cores.
