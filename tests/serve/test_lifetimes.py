@@ -4,6 +4,10 @@ Each case is one that a sanitizer or an assertion once stopped at, or that a rea
 feared. Without a sanitizer most of them pass by luck.
 """
 
+import contextlib
+import os
+import resource
+import socket
 import threading
 
 from plane import INFER, STREAM_INFER, Plane, Response, StreamResponse, request, split
@@ -151,3 +155,29 @@ def test_an_old_weight_answers_whoever_was_routed_to_it():
         plane.judge(answer)
         assert answer.outputs[0].name == "y"
         plane.wait_idle()
+
+
+def test_without_descriptors_new_connections_are_refused_and_old_ones_served():
+    with Plane() as plane, contextlib.ExitStack() as stack:
+        plane.load("m", 1, "echo")
+        plane.publish(split("m", [1], 0))
+        plane.start()
+        old = stack.enter_context(RawClient(plane.address))
+        assert old.ping()
+        late = [stack.enter_context(socket.socket()) for _ in range(20)]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (late[-1].fileno() + 1, hard))
+        with contextlib.suppress(OSError):
+            while True:
+                stack.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        host, port = plane.address.rsplit(":", 1)
+        for one in late:
+            one.settimeout(10)
+            one.connect((host, int(port)))
+        wait_until(lambda: plane.snapshot()["refused_connections"] == 20, "refusals")
+        assert old.call(request()).code == 0
+        turns = plane.snapshot()["loops"][0]["turns"]
+        assert old.ping()
+        # A loop that is woken by what it cannot take turns thousands of times instead.
+        assert plane.snapshot()["loops"][0]["turns"] - turns < 20

@@ -106,6 +106,7 @@ class Loop {
 
   // outcome.cc
   void answer(Call* call, unsigned served, const Judgement& judgement);
+  void send_in_order(Exchange* exchange, uint64_t place, Buffer&& frame);
   void refuse(Call* call, const Status& status);
   void settle(Call* call, Code code);
   void observe_batch(const Batch& batch);
@@ -121,6 +122,7 @@ class Loop {
   // loop.cc
   void wait();
   void accept_from(const Listener& listener);
+  bool refuse_waiting(const Listener& listener);
   void adopt(int fd, int listener, std::string peer);
   void read_from(Connection* connection);
   void drain_reads(Connection* connection);
@@ -140,6 +142,7 @@ class Loop {
   const unsigned index_;
   Mailbox<Letter> mailbox_;
   int epoll_ = -1;
+  int spare_ = -1;              // see refuse_waiting
   std::vector<Listener> listeners_;
   std::unordered_map<Connection*, std::unique_ptr<Connection>> connections_;
   std::vector<Connection*> dirty_, ready_, dead_;
