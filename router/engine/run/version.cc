@@ -288,7 +288,9 @@ RunScope::~RunScope() {
     counter.fetch_add(static_cast<uint64_t>(amount), std::memory_order_relaxed);
   };
   add(version_->counters.runs, 1);
-  add(version_->counters.rows, static_cast<int64_t>(batch_->rows));
+  // A version whose rows are not known to be rows answers one inference a request.
+  add(version_->counters.rows,
+      static_cast<int64_t>(std::max<uint64_t>(batch_->rows, batch_->attempts.size())));
   add(version_->counters.run_ns, run_ns);
   add(version_->counters.cpu_ns, cpu_from_ >= 0 ? batch_->cpu_ns : run_ns);
   if (was_stopped) {

@@ -112,6 +112,7 @@ class Loop {
   void observe_batch(const Batch& batch);
   void finish_exchange(Exchange* exchange, const Status& status);
   void finish_local(Exchange* exchange, const Trailers& trailers, std::string_view message);
+  void wake_local_callers();
   VariantCells* cells_of(const Call& call) const;
   Batch* make_batch();
   Call* make_call();
@@ -178,6 +179,7 @@ class Loop {
     int64_t received_ns;
   };
   std::vector<Answered> answered_;
+  std::vector<LocalCall*> finished_locals_;
   ContextScratch scratch_;
   Annotations annotations_;
   uint64_t random_state_[2];

@@ -47,8 +47,7 @@ void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
     return refuse(call, fail(Situation::message_too_large, "the answer is too large"));
   }
   if (is_streamed) {
-    exchange->connection->grpc.send_message(exchange->stream, std::move(frame));
-    mark_dirty(exchange->connection);
+    send_in_order(exchange, call->place, std::move(frame));
   } else if (exchange->local != nullptr) {
     exchange->is_finished = true;
     finish_local(exchange, trailers, frame.view().substr(5));
@@ -70,6 +69,18 @@ void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
   settle(call, Code::ok);
 }
 
+void Loop::send_in_order(Exchange* exchange, uint64_t place, Buffer&& frame) {
+  auto& answers = exchange->answers;
+  answers[place - exchange->answers_from] = std::move(frame);
+  size_t ready = 0;
+  while (ready < answers.size() && !answers[ready].empty()) {
+    exchange->connection->grpc.send_message(exchange->stream, std::move(answers[ready++]));
+  }
+  answers.erase(answers.begin(), answers.begin() + static_cast<std::ptrdiff_t>(ready));
+  exchange->answers_from += ready;
+  mark_dirty(exchange->connection);
+}
+
 void Loop::refuse(Call* call, const Status& status) {
   Exchange* exchange = call->exchange;
   counters_.situations[static_cast<unsigned>(status.situation)].add(1);
@@ -77,8 +88,7 @@ void Loop::refuse(Call* call, const Status& status) {
     if (exchange->stream != nullptr && !exchange->is_finished) {
       Buffer frame;
       write_stream_error_frame(status.message, call->request.id, &frame);
-      exchange->connection->grpc.send_message(exchange->stream, std::move(frame));
-      mark_dirty(exchange->connection);
+      send_in_order(exchange, call->place, std::move(frame));
     }
   } else {
     finish_exchange(exchange, status);
@@ -107,7 +117,10 @@ void Loop::observe_batch(const Batch& batch) {
   const int64_t run_ns = batch.finished_ns - batch.started_ns;
   for (const Attempt* attempt : batch.attempts) {
     const auto* call = static_cast<const Call*>(attempt->owner);
-    const int64_t queued_ns = batch.started_ns - call->decoded_ns;
+    // A fallback's wait began when it was queued, not when its candidate was.
+    const bool is_first = attempt == &call->attempts[0];
+    const int64_t queued_ns =
+        batch.started_ns - (is_first ? call->decoded_ns : batch.submitted_ns);
     stages.stages[static_cast<unsigned>(Stage::queue)].observe(queued_ns);
     stages.stages[static_cast<unsigned>(Stage::run)].observe(run_ns);
     cells->queue_ns.add(static_cast<uint64_t>(queued_ns < 0 ? 0 : queued_ns));
@@ -139,7 +152,6 @@ void Loop::finish_exchange(Exchange* exchange, const Status& status) {
 
 void Loop::finish_local(Exchange* exchange, const Trailers& trailers, std::string_view message) {
   LocalCall* local = exchange->local;
-  std::lock_guard<std::mutex> lock(local->mutex);
   local->code = trailers.code;
   local->detail = std::string(trailers.message);
   if (message.data() != local->message.data()) local->message = std::string(message);
@@ -151,9 +163,18 @@ void Loop::finish_local(Exchange* exchange, const Trailers& trailers, std::strin
     local->trailers.append("grpc-retry-pushback-ms").push_back('\0');
     local->trailers.append(std::to_string(trailers.pushback_ms)).push_back('\0');
   }
-  local->is_done = true;
-  // Under the lock: the caller may free the LocalCall as soon as it sees is_done.
-  local->ready.notify_one();
+  finished_locals_.push_back(local);
+}
+
+// At the end of the turn, like a write to a socket: all of it is counted by then.
+void Loop::wake_local_callers() {
+  for (LocalCall* local : finished_locals_) {
+    std::lock_guard<std::mutex> lock(local->mutex);
+    local->is_done = true;
+    // Under the lock: the caller may free the LocalCall as soon as it sees is_done.
+    local->ready.notify_one();
+  }
+  finished_locals_.clear();
 }
 
 Call* Loop::make_call() {

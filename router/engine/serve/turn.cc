@@ -33,6 +33,7 @@ Status parse_pin(std::string_view text, int64_t* pin) {
 void Loop::run() {
   while (!is_stopping_) turn();
   cut_off();  // nobody inside the process may be left waiting
+  wake_local_callers();
 }
 
 void Loop::turn() {
@@ -53,6 +54,7 @@ void Loop::turn() {
   write_dirty();
   housekeep();
   sweep();
+  wake_local_callers();
   counters_.turns.add(1);
 }
 
@@ -98,6 +100,10 @@ void Loop::begin_call(Exchange* exchange, BodyRef body) {
   Call* call = make_call();
   call->exchange = exchange;
   exchange->calls.push_back(call);
+  if (exchange->kind == ExchangeKind::stream_infer) {
+    call->place = exchange->answers_from + exchange->answers.size();
+    exchange->answers.emplace_back();
+  }
   call->table = table_;
   if (table_ != nullptr) ++table_->references;
   call->model = FH_NONE;
@@ -116,7 +122,7 @@ void Loop::begin_call(Exchange* exchange, BodyRef body) {
 
 Status Loop::admit(Call* call) {
   if (is_cut_off_) return fail(Situation::draining, "the server is shutting down");
-  if (call->exchange->calls.size() > core_->options.stream_calls_max) {
+  if (call->exchange->answers.size() > core_->options.stream_calls_max) {
     return fail(Situation::overload, "too many requests in flight on this stream");
   }
   Status status = read_infer(call->body.view(), &call->request);
@@ -169,6 +175,10 @@ Status Loop::route_call(Call* call) {
     case FH_PIN_DENIED:
       return fail(Situation::refused_pin, name + " does not accept a model_version");
     default:
+      if (table.versions[model.variant_first + call->decision.variant] == nullptr) {
+        return fail(Situation::not_ready,
+                    name + " version " + quoted(request.model_version) + " is not ready");
+      }
       return fail(Situation::refused_pin,
                   name + " version " + quoted(request.model_version) + " is disabled");
   }
