@@ -67,7 +67,6 @@ def rows(chosen: Options) -> list[Row]:
                     router, weights, lambda: h2load.run(router, load, count)
                 )
 
-
             on_pace = {"publishing": _on_pace(publishing), "quiet": _on_pace(quiet)}
             runs = alternate(on_pace, chosen.rounds)
             router.check(SMALL)
