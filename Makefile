@@ -9,10 +9,7 @@ with = PYTHONPATH=$(CURDIR)/build/$(1)
 # The source tree holds a `router` without extensions, and Python would look there first.
 safe = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/release
 
-# Extensions link their sanitizer dynamically, so it has to be in the process first.
-SANITIZER = $(shell $${CXX:-g++} -print-file-name=lib$(1).so)
-
-.PHONY: demo test test-all check bench bench-smoke build build-checked asan tsan clean
+.PHONY: demo test test-all check bench bench-smoke build build-checked asan tsan soak clean
 
 demo:
 	@$(SETUP) release demo
@@ -51,15 +48,13 @@ build-checked:
 	@$(SETUP) checked test
 
 asan:
-	@$(SETUP) asan test
-	@$(call with,asan) ROUTER_BUILD=asan LD_PRELOAD="$(call SANITIZER,asan) \
-	  $(call SANITIZER,ubsan)" ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc \
-	  $(BIN)/pytest -m 'not soak' $(ARGS)
+	@VENV=$(VENV) scripts/sanitize asan -m 'not soak' $(ARGS)
 
 tsan:
-	@$(SETUP) tsan test
-	@$(call with,tsan) ROUTER_BUILD=tsan LD_PRELOAD="$(call SANITIZER,tsan)" \
-	  TSAN_OPTIONS=halt_on_error=1 $(BIN)/pytest -m 'not soak' $(ARGS)
+	@VENV=$(VENV) scripts/sanitize tsan -m 'not soak' $(ARGS)
+
+soak:
+	@VENV=$(VENV) scripts/sanitize asan soak $(ARGS)
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,11 +1,11 @@
 """Builds the two extensions and the protocol descriptors.
 
-`router._fasthash` is the routing kernel (Cython), `router.engine._engine` the data plane
-(C++17 behind a C ABI). ROUTER_BUILD chooses the variant: `release` (default), `checked`
-(assertions and bounds checks, scripted versions), `asan`, `tsan` (the same under a
-sanitizer). Variants never share objects: each compiles beneath `build/obj-<variant>`, and
-`python setup.py build --build-lib build/<variant>` puts a complete package beside them, to
-be chosen by PYTHONPATH.
+`router._fasthash` is the routing kernel (Cython), `router.engine._engine` the data
+plane (C++17 behind a C ABI). ROUTER_BUILD chooses the variant: `release` (default),
+`checked` (assertions and bounds checks, scripted versions), `asan`, `tsan` (the same
+under a sanitizer). Variants never share objects: each compiles beneath
+`build/obj-<variant>`, and `python setup.py build --build-lib build/<variant>` puts a
+complete package beside them, to be chosen by PYTHONPATH.
 
 Objects are compiled one by one and only when a source or any header is newer, because a
 second `make test` has to be quick.
@@ -80,12 +80,16 @@ EXTENSIONS = [
 
 
 class BuildExt(build_ext):
-    """Cythonize, then compile each object that is older than its source or any header."""
+    """Cythonize, then compile each object older than its source or any header."""
 
     def build_extension(self, ext: Extension) -> None:
         self._require_tools()
         objects_dir = ROOT / "build" / f"obj-{VARIANT}"
-        headers = [*ROOT.glob("router/**/*.h"), *ROOT.glob("router/*.pxd"), ROOT / "setup.py"]
+        headers = [
+            *ROOT.glob("router/**/*.h"),
+            *ROOT.glob("router/*.pxd"),
+            ROOT / "setup.py",
+        ]
         newest_header = max(p.stat().st_mtime for p in headers)
         jobs = []
         for source in ext.sources:
@@ -138,13 +142,19 @@ class BuildExt(build_ext):
         relative = str(pyx.relative_to(ROOT))
         one = Extension(ext.name, [relative], language=ext.language)
         (result,) = cythonize(
-            [one], build_dir=str(out_dir / "cython"), compiler_directives=DIRECTIVES,
-            include_path=["."], force=True, quiet=True,
+            [one],
+            build_dir=str(out_dir / "cython"),
+            compiler_directives=DIRECTIVES,
+            include_path=["."],
+            force=True,
+            quiet=True,
         )
         shutil.copyfile(result.sources[0], made)
         return made
 
-    def _compile(self, ext: Extension, source: Path, target: Path, generated: bool) -> None:
+    def _compile(
+        self, ext: Extension, source: Path, target: Path, generated: bool
+    ) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         plain_c = source.suffix == ".c"
         command = [self._compiler("CC", "gcc") if plain_c else self._compiler(), "-c"]
@@ -160,7 +170,7 @@ class BuildExt(build_ext):
 
     def _link(self, ext: Extension, objects: list[str], target: Path) -> None:
         command = [self._compiler(), "-shared", *objects, "-o", str(target)]
-        command += SANITIZE.get(VARIANT, []) + ["-Wl,-z,relro,-z,now"]
+        command += [*SANITIZE.get(VARIANT, []), "-Wl,-z,relro,-z,now"]
         command += [f"-l{name}" for name in ext.libraries]
         if subprocess.run(command, check=False).returncode:
             sys.exit(f"{ext.name} does not link")
@@ -183,12 +193,20 @@ class BuildPy(build_py):
         from grpc_tools import protoc  # a build requirement, not a runtime one
 
         out = Path(self.build_lib) / "router" / "wire.desc"
-        protos = [str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("proto/**/*.proto"))]
+        protos = [
+            str(p.relative_to(ROOT)) for p in sorted(ROOT.glob("proto/**/*.proto"))
+        ]
         newest = max(Path(p).stat().st_mtime for p in protos)
         if out.exists() and out.stat().st_mtime >= newest:
             return
         if protoc.main(
-            ["protoc", "-Iproto", f"--descriptor_set_out={out}", "--include_imports", *protos]
+            [
+                "protoc",
+                "-Iproto",
+                f"--descriptor_set_out={out}",
+                "--include_imports",
+                *protos,
+            ]
         ):
             sys.exit("proto/ does not compile")
 

@@ -1,3 +1,3 @@
-"""A gRPC inference router that serves every version of a model and chooses between them."""
+"""A gRPC inference router: serves every version of a model and chooses between them."""
 
 __version__ = "0.1.0"

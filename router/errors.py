@@ -1,8 +1,8 @@
 """Every error the router raises on purpose.
 
 One root, so that a caller can catch ours and nothing else. Each class carries what was
-wrong as data as well as in its sentence. "Not enough data" and "refused" are answers, not
-errors, and have no class here.
+wrong as data as well as in its sentence. "Not enough data" and "refused" are answers,
+not errors, and have no class here.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class ConfigError(RouterError):
 
 
 class ModelError(RouterError):
-    """A model version that cannot be served: missing, corrupt, refused by the runtime."""
+    """A model version that cannot be served: missing, corrupt, or refused."""
 
     def __init__(self, model: str, version: int, message: str) -> None:
         self.model, self.version = model, version

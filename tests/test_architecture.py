@@ -72,7 +72,8 @@ THIRD: dict[str, set[str]] = {
 NAMES_REFUSED = {"utils", "helpers", "common", "base", "misc", "manager", "handler"}
 LINES_MAX = 500
 KERNEL_LINES_MAX = 700
-CXX_LINES_MAX = 5_000
+# A ratchet: lower it with every cut (docs/decisions/0006-size-of-the-engine.md).
+CXX_LINES_MAX = 11_200
 ABI_FUNCTIONS_MAX = 25
 FLOORS = ("base", "wire", "run", "watch", "serve")
 

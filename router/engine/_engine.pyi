@@ -67,7 +67,7 @@ class Engine:
 
     def start(self) -> None: ...
     def next(self, pool: int, timeout_ms: int) -> MethodEvent | None:
-        """The next event of a pool; None after the timeout. EngineStopped at the end."""
+        """A pool's next event; None after the timeout; EngineStopped at the end."""
 
     def send(
         self,
@@ -89,7 +89,7 @@ class Engine:
     def drain(self, grace_s: float) -> int: ...
     def stop(self) -> None: ...
 
-class EngineStopped(Exception):
+class EngineStopped(Exception):  # noqa: N818  (an end, not an error)
     """The engine has stopped; a method pool should end."""
 
 def tls_check(

@@ -22,6 +22,7 @@ from router.engine import _engine
 from router.errors import RouterError
 
 CONNECT_S = 5.0
+PORT_MAX = 65_535
 # Below this share of the requests that were due, the server met another load than the
 # one asked for.
 SENT_SHARE_MIN = 0.99
@@ -265,7 +266,7 @@ def _connect(target: str) -> socket.socket:
             raise
         return local
     host, colon, port = target.rpartition(":")
-    if not colon or not port.isdigit():
+    if not colon or not port.isdecimal() or int(port) > PORT_MAX:
         raise ValueError("expected HOST:PORT or unix:PATH")
     made = socket.create_connection((host.strip("[]"), int(port)), CONNECT_S)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -1,9 +1,9 @@
 """What routing should mean, as frozen values: the result of `compile_plan`.
 
-A plan names models, variants, rules and bucket maps; it holds no session, path or clock.
-`encode.py` turns it into the routing table; `diff.py` compares two. Ordinals are positions
-in a model's `variants`, which are sorted by (version, ordinal) so that renaming or
-reordering moves nobody.
+A plan names models, variants, rules and bucket maps; it holds no session, path or
+clock. `encode.py` turns it into the routing table; `diff.py` compares two. Ordinals are
+positions in a model's `variants`, which are sorted by (version, ordinal) so that
+renaming or reordering moves nobody.
 """
 
 from dataclasses import dataclass
@@ -136,10 +136,10 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """*(condition or everyone, layer, bucket map)*; the first rule that matches answers.
+    """Condition or everyone, layer, bucket map; the first rule that matches answers.
 
-    `buckets` has BUCKET_COUNT bytes of variant positions or CONTINUE; without it everyone
-    who matches gets `variant`. `salt` is the layer's.
+    `buckets` has BUCKET_COUNT bytes of variant positions or CONTINUE; without it
+    everyone who matches gets `variant`. `salt` is the layer's.
     """
 
     name: str

@@ -4,10 +4,15 @@
 made them: its tag is `version * 1000 + generation`, where the generation counts the
 loadings. What a table revision serves is remembered when it is published, so that any
 answer can be judged by the revision it names.
+
+Importing this module also lets its importers import `rawwire`, the system tests' client
+with no manners.
 """
 
 import socket
+import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -17,9 +22,12 @@ from router.plan.encode import encode
 from router.plan.plan import Model, Output, OutputKind, Plan, Reason, Rule, Variant
 from router.testing import messages, wait_until
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "system"))
+
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = "/inference.GRPCInferenceService/ModelStreamInfer"
 BUCKETS = 10_000
+PROOF_RUNS = 1000  # Version::kProofRuns
 
 _message = messages()
 Request, Response = _message("ModelInferRequest"), _message("ModelInferResponse")
@@ -27,7 +35,11 @@ StreamResponse = _message("ModelStreamInferResponse")
 
 
 def request(
-    model: str = "m", rows: int = 1, width: int = 4, version: str = "", id: str = ""  # noqa: A002
+    model: str = "m",
+    rows: int = 1,
+    width: int = 4,
+    version: str = "",
+    id: str = "",  # noqa: A002
 ) -> bytes:
     """The bytes of an inference on zeros."""
     made = Request(model_name=model, model_version=version, id=id)
@@ -91,6 +103,12 @@ class Plane:
     def start(self) -> None:
         self.engine.listen(self.socket.fileno(), DATA)
         self.engine.start()
+
+    def prove(self, model: str, version: int) -> None:
+        """Run a version until loops may run it, whatever it answers."""
+        wanted = request(model, version=str(version))
+        for _ in range(PROOF_RUNS):
+            self.engine.call(INFER, wanted)
 
     def judge(self, answer: Any, rows: int = 1, width: int = 4) -> None:
         """Fail unless the answer is what the version it names gives."""

@@ -8,8 +8,8 @@ import pytest
 from schedules import Schedule
 
 
-def run(seed: int, steps: int) -> None:
-    schedule = Schedule(seed, steps)
+def run(seed: int, steps: int, *, is_proved: bool = False) -> None:
+    schedule = Schedule(seed, steps, is_proved=is_proved)
     try:
         schedule.run()
         schedule.judge()
@@ -26,3 +26,9 @@ def test_every_call_ends_once_and_rightly(seed):
 @pytest.mark.parametrize("seed", range(1000, 1060))
 def test_every_call_ends_once_and_rightly_in_long_schedules(seed):
     run(seed, steps=500)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2000, 2030))
+def test_every_call_ends_once_and_rightly_where_loops_run(seed):
+    run(seed, steps=300, is_proved=True)

@@ -10,18 +10,9 @@ from typing import Any
 
 import pytest
 import tritonclient.grpc as triton
+from entries import AUDIENCES, model
 
 from router import testing
-
-AUDIENCES = [
-    {"name": "new-york", "when": {"key": "location", "exact": "new-york"}},
-    {"name": "california", "when": {"key": "location", "exact": "california"}},
-]
-
-
-def model(repository: Path, name: str, **settings: Any) -> dict[str, Any]:
-    """A model's entry in the configuration."""
-    return {"name": name, "repository": str(repository / name), **settings}
 
 
 def world_config(repository: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import model
+from entries import model
 
 from router import testing
 

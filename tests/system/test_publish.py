@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import model
+from entries import model
 
 from router import testing
 

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from conftest import model
+from entries import model
 from rawwire import DATA, END_STREAM, RawClient, frame, grpc_fields, message
 from test_status_table import body
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import AUDIENCES, model
+from entries import AUDIENCES, model
 
 from router import testing
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 import pytest
-from conftest import model
+from entries import model
 
 from router import testing
 

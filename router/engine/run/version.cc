@@ -288,16 +288,18 @@ RunScope::~RunScope() {
     counter.fetch_add(static_cast<uint64_t>(amount), std::memory_order_relaxed);
   };
   add(version_->counters.runs, 1);
-  add(version_->counters.rows, static_cast<int64_t>(batch_->rows));
+  // A version whose rows are not known to be rows answers one inference a request.
+  add(version_->counters.rows,
+      static_cast<int64_t>(std::max<uint64_t>(batch_->rows, batch_->attempts.size())));
   add(version_->counters.run_ns, run_ns);
   add(version_->counters.cpu_ns, cpu_from_ >= 0 ? batch_->cpu_ns : run_ns);
   if (was_stopped) {
     add(version_->counters.terminated, 1);
     return;  // how long it would have taken nobody knows
   }
-  // A thread that lost its core looks like a slow run. Over 50 ms it is believed; below,
+  // A thread that lost its core looks like a slow run. Over a second it is believed; below,
   // CPU time decides, from the next suspect on if this run's was not measured.
-  constexpr int64_t kSuspect = 1'000'000, kBelieved = 50'000'000;
+  constexpr int64_t kSuspect = 1'000'000, kBelieved = 1'000'000'000;
   constexpr uint32_t kMeasured = 32;  // few: reading CPU time is a system call
   const int64_t predicted = version_->predicted_ns(batch_->rows);
   if (run_ns <= kSuspect || run_ns > kBelieved || predicted == 0 ||

@@ -8,6 +8,8 @@ namespace router {
 namespace {
 
 constexpr int64_t kMillisecond = 1'000'000;
+// On a busy machine a thread may well be without a core for a tenth of this.
+constexpr int64_t kHeldMaxNs = 1'000 * kMillisecond;
 constexpr int kIdleRounds = 50;  // quiet looks after which the watchdog sleeps
 
 }  // namespace
@@ -45,7 +47,7 @@ bool Executors::Impl::look_at_workers(int64_t now) {
 
 // Ends a run that has held its loop for ten times its budget. A thread that lost its core
 // is not to blame, so it is CPU time that counts, seen from the first late look on; a run
-// that holds the loop a hundred times its budget is ended whatever it does.
+// that holds the loop for a second is ended whatever it does.
 bool Executors::Impl::look_at_loops(int64_t now) {
   const int64_t limit = options.loop_run_ns * 10;
   bool is_active = false;
@@ -62,7 +64,7 @@ bool Executors::Impl::look_at_loops(int64_t now) {
       loop.cpu_from_ns = cpu;
       continue;
     }
-    if (cpu - loop.cpu_from_ns < limit / 2 && now - started < limit * 10) continue;
+    if (cpu - loop.cpu_from_ns < limit / 2 && now - started < kHeldMaxNs) continue;
     if (!slot->terminate_run(sequence)) continue;
     loop.ended = sequence;
     counters.terminated_loop.fetch_add(1, std::memory_order_relaxed);

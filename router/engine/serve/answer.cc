@@ -84,6 +84,16 @@ void mint(const Call& call, unsigned served, const Judgement& judgement, uint32_
   add_text(out, "prediction_id", {out->prediction_id, kPredictionIdLength});
 }
 
+void add_fixed(const LiveTable& table, uint32_t variant, uint32_t rule, uint8_t reason,
+               Annotations* out) {
+  add_text(out, "route_variant", table.text(table.view.variants[variant].name));
+  if (rule != FH_NONE) {
+    add_text(out, "route_rollout", table.text(table.view.rules[rule].name));
+  }
+  add_text(out, "route_reason", reason_name(reason));
+  add_text(out, "route_revision", {table.revision, 16});
+}
+
 }  // namespace
 
 const char* reason_name(uint8_t reason) {
@@ -125,27 +135,37 @@ Judgement judge_answer(const LiveTable& table, const fh_model& model, const Atte
   return judgement;
 }
 
+void encode_annotations(const LiveTable& table, const fh_model& model, uint32_t variant,
+                        uint32_t rule, uint8_t reason, std::string* out) {
+  if ((model.annotate & FH_ANNOTATE_PARAMETERS) == 0) return;
+  Annotations fixed;
+  add_fixed(table, variant, rule, reason, &fixed);
+  for (size_t i = 0; i < fixed.count; ++i) append_annotation(fixed.items[i], out);
+}
+
 void annotate(const Call& call, unsigned served, const Judgement& judgement, uint32_t now_s,
               uint32_t sequence, Annotations* out) {
   const LiveTable& table = *call.table->live;
   const fh_model& model = table.view.models[call.model];
   out->count = 0;
+  out->encoded = {};
   if (model.annotate == 0) return;
   const fh_decision& decision = call.decision;
-  add_text(out, "route_variant", table.text(table.view.variants[call.variants[served]].name));
-  if (decision.rule != FH_NONE) {
-    add_text(out, "route_rollout", table.text(table.view.rules[decision.rule].name));
-  }
   const bool is_fallback = call.variants[served] != call.assigned;
-  add_text(out, "route_reason",
-           reason_name(is_fallback ? uint8_t{FH_REASON_FALLBACK} : decision.reason));
+  const bool is_usual = !is_fallback && decision.reason != FH_REASON_DISABLED &&
+                        (model.annotate & FH_ANNOTATE_TRAILERS) == 0;
+  if (is_usual) {
+    out->encoded = table.annotations[decision.cell];
+  } else {
+    const uint8_t reason = is_fallback ? uint8_t{FH_REASON_FALLBACK} : decision.reason;
+    add_fixed(table, call.variants[served], decision.rule, reason, out);
+  }
   if (decision.bucket != FH_NO_BUCKET) {
     Annotation& item = out->items[out->count++];
     item = Annotation{};
     item.name = "route_bucket";
     item.integer = decision.bucket;
   }
-  add_text(out, "route_revision", {table.revision, 16});
   if (is_fallback) {
     add_text(out, "route_fallback", table.text(table.view.variants[call.assigned].name));
   }

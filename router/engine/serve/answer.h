@@ -20,12 +20,17 @@ Judgement judge_answer(const LiveTable& table, const fh_model& model, const Atte
 constexpr unsigned kAnnotationsMax = 8;
 
 struct Annotations {
+  ByteView encoded;                      // the part that is the same for all of a cell
   Annotation items[kAnnotationsMax];
   size_t count = 0;
   HeaderField fields[kAnnotationsMax];   // the same as trailers, filled by as_trailers
   char prediction_id[kPredictionIdLength];
   char bucket_text[8];
 };
+
+// What every answer of a cell says, appended encoded; made once, when a table is resolved.
+void encode_annotations(const LiveTable& table, const fh_model& model, uint32_t variant,
+                        uint32_t rule, uint8_t reason, std::string* out);
 
 // `served` is the attempt that answered; `now_s` is real time for the prediction id.
 void annotate(const Call& call, unsigned served, const Judgement& judgement, uint32_t now_s,

@@ -52,6 +52,10 @@ struct Exchange {
   int64_t opened_ns = 0;
   int64_t timeout_ns = -1;
   std::vector<struct Call*> calls; // in flight
+  // ModelStreamInfer answers in the order of the requests: those that are ready wait behind
+  // an empty frame for each that is not. The first is the answer of request `answers_from`.
+  std::vector<Buffer> answers;
+  uint64_t answers_from = 0;
 
   const HeaderField* metadata(size_t* count) const {
     if (local != nullptr) {
@@ -84,6 +88,7 @@ struct Call {
   int64_t received_ns = 0, decoded_ns = 0, deadline_ns = 0;
   int64_t fallback_ns = INT64_MAX;        // when stable is tried as well
   uint64_t unit_tag = 0;                  // keyed, for the prediction id
+  uint64_t place = 0;                     // in its stream's order of requests
   uint32_t assigned = 0;                  // global index of the variant that was drawn
   // Timer heap (see timers.h).
   int64_t due_ns = 0;

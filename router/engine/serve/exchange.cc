@@ -204,7 +204,8 @@ void Loop::begin_local(LocalCall* local) {
                                    "unknown method " + quoted(local->path)));
     return release_exchange(exchange);
   }
-  exchange->body = local->body;
+  // Moved: bodies are counted plainly, and the caller's thread drops the LocalCall.
+  exchange->body = std::move(local->body);
   on_half_closed(exchange);
   if (exchange->is_finished && exchange->calls.empty()) release_exchange(exchange);
 }

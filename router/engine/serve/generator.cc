@@ -43,9 +43,6 @@ struct Draw {
     z = (z ^ z >> 27) * 0x94D049BB133111EB;
     return z ^ z >> 31;
   }
-  uint64_t below(uint64_t limit) {
-    return static_cast<uint64_t>(static_cast<unsigned __int128>(next()) * limit >> 64);
-  }
   // Of mean 1. The number drawn is never 0, which has no logarithm.
   double exponential() { return -std::log(static_cast<double>((next() >> 11) + 1) * 0x1p-53); }
 };
@@ -217,8 +214,6 @@ class Generator {
   bool is_open_loop() const { return options_.rate_milli != 0; }
   size_t in_flight() const { return calls_.size() - idle_.size(); }
 
-  // ---- sending
-
   // Constant gaps come from the request's number, so that no error adds up.
   void plan_next() {
     const double gap_ns = 1e12 / static_cast<double>(options_.rate_milli);
@@ -262,8 +257,8 @@ class Generator {
     OpenCall* call = idle_.back();
     idle_.pop_back();
     if (options_.units != 0) {
-      const auto end = std::to_chars(unit_text_ + 1, std::end(unit_text_),
-                                     units_.below(options_.units)).ptr;
+      const uint64_t unit = units_.next() % options_.units;
+      const auto end = std::to_chars(unit_text_ + 1, std::end(unit_text_), unit).ptr;
       fields_.back().value = {unit_text_, static_cast<size_t>(end - unit_text_)};
     }
     scratch_.clear();
@@ -320,8 +315,6 @@ class Generator {
     connection->is_blocked = is_blocked;
     connection->wire->take_replies(&replies_);
   }
-
-  // ---- receiving
 
   void listen_to(int act, int fd, uint64_t tag, uint32_t events) {
     epoll_event event{};
@@ -381,8 +374,6 @@ class Generator {
     }
     replies_.clear();
   }
-
-  // ---- connections
 
   void adopt(Connection* connection, int fd) {
     connection->fd = fd;

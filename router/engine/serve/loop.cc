@@ -7,6 +7,7 @@
 #include "serve/loop.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -81,6 +82,7 @@ void Peers::leave(const std::string& peer) {
 Loop::Loop(Core* core, unsigned index)
     : core_(core), index_(index), read_buffer_(new uint8_t[kReadBytes]) {
   epoll_ = epoll_create1(EPOLL_CLOEXEC);
+  spare_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = kMailTag;
@@ -107,6 +109,7 @@ Loop::~Loop() {
   }
   events_.clear();
   ::close(epoll_);
+  if (spare_ >= 0) ::close(spare_);
 }
 
 // xoroshiro128+: units of requests that bring none need spread, not secrecy.
@@ -171,13 +174,30 @@ void Loop::wait() {
   }
 }
 
+// No descriptor is left for the connection that waits, and one that is not taken would wake
+// every turn. It is taken with the spare descriptor and closed; false when that failed.
+bool Loop::refuse_waiting(const Listener& listener) {
+  if (spare_ < 0) return false;
+  ::close(spare_);
+  const int fd = accept4(listener.fd, nullptr, nullptr, SOCK_CLOEXEC);
+  if (fd >= 0) {
+    counters_.refused_connections.add(1);
+    ::close(fd);
+  }
+  spare_ = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  return fd >= 0;
+}
+
 void Loop::accept_from(const Listener& listener) {
   for (int i = 0; i < kAcceptsMax; ++i) {
     sockaddr_storage address{};
     socklen_t length = sizeof address;
     const int fd = accept4(listener.fd, reinterpret_cast<sockaddr*>(&address), &length,
                            SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd < 0) return;  // none waiting, or no descriptors: the next turn tries again
+    if (fd < 0) {
+      if ((errno == EMFILE || errno == ENFILE) && refuse_waiting(listener)) continue;
+      return;  // none waiting
+    }
     std::string peer = peer_name(address);
     if (!core_->peers.admit(peer, core_->options)) {
       counters_.refused_connections.add(1);
@@ -449,9 +469,9 @@ void Loop::cut_off() {
       if (call->is_answered) continue;
       refuse(call, fail(Situation::draining, "the server is shutting down"));
     }
-    if (exchange->stream != nullptr) {
-      finish_exchange(exchange.get(), fail(Situation::draining, "the server is shutting down"));
-    }
+    if (exchange->stream == nullptr && exchange->local == nullptr) continue;
+    finish_exchange(exchange.get(), fail(Situation::draining, "the server is shutting down"));
+    if (exchange->stream == nullptr && exchange->calls.empty()) release_exchange(exchange.get());
   }
   for (auto& item : connections_) {
     item.first->is_ending = true;

@@ -86,8 +86,8 @@ class Loop {
   Status route_call(Call* call);
   Status start_attempt(Call* call, unsigned which, uint32_t variant);
   void run_pending();
-  void place_batch(LoopVariant* variant, uint32_t model, Batch* batch);
-  bool may_run_here(const LoopTable& table, uint32_t model, const Batch& batch) const;
+  void place_batch(LoopTable* table, uint32_t variant, Batch* batch);
+  bool may_run_here(const LoopTable& table, uint32_t variant, const Batch& batch) const;
   void finish_batch(Batch* batch);
   void send_upstream();
   void finish_upstream();
@@ -114,11 +114,13 @@ class Loop {
 
   // outcome.cc
   void answer(Call* call, unsigned served, const Judgement& judgement);
+  void send_in_order(Exchange* exchange, uint64_t place, Buffer&& frame);
   void refuse(Call* call, const Status& status);
   void settle(Call* call, Code code);
   void observe_batch(const Batch& batch);
   void finish_exchange(Exchange* exchange, const Status& status);
   void finish_local(Exchange* exchange, const Trailers& trailers, std::string_view message);
+  void wake_local_callers();
   VariantCells* cells_of(const Call& call) const;
   Batch* make_batch();
   Call* make_call();
@@ -129,6 +131,7 @@ class Loop {
   // loop.cc
   void wait();
   void accept_from(const Listener& listener);
+  bool refuse_waiting(const Listener& listener);
   void adopt(int fd, int listener, std::string peer);
   void read_from(Connection* connection);
   void drain_reads(Connection* connection);
@@ -151,6 +154,7 @@ class Loop {
   const unsigned index_;
   Mailbox<Letter> mailbox_;
   int epoll_ = -1;
+  int spare_ = -1;              // see refuse_waiting
   std::vector<Listener> listeners_;
   std::unordered_map<Connection*, std::unique_ptr<Connection>> connections_;
   std::vector<Connection*> dirty_, ready_, dead_;
@@ -166,7 +170,7 @@ class Loop {
   LoopTable* table_ = nullptr;
   struct Due {
     LoopTable* table;
-    uint32_t model, variant;
+    uint32_t variant;
   };
   std::vector<Due> due_;                 // variants with pending attempts
   int64_t turn_load_ns_ = 0;             // predicted run time pending this turn
@@ -189,6 +193,7 @@ class Loop {
     int64_t received_ns;
   };
   std::vector<Answered> answered_;
+  std::vector<LocalCall*> finished_locals_;
   ContextScratch scratch_;
   Annotations annotations_;
   uint64_t random_state_[2];

@@ -14,6 +14,8 @@ VariantCells* Loop::cells_of(const Call& call) const {
 
 void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
   Exchange* exchange = call->exchange;
+  // An error of another of its calls ended the stream: nobody hears this answer.
+  if (exchange->is_finished) return cancel_call(call);
   const LiveTable& table = *call->table->live;
   const fh_model& model = table.view.models[call->model];
   const Attempt& attempt = call->attempts[served];
@@ -25,14 +27,13 @@ void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
   response.model_name = call->request.model_name;
   response.model_version = table.view.variants[call->variants[served]].version;
   response.id = call->request.id;
-  response.annotations = annotations_.items;
-  response.annotation_count =
-      (model.annotate & FH_ANNOTATE_PARAMETERS) != 0 ? annotations_.count : 0;
+  if ((model.annotate & FH_ANNOTATE_PARAMETERS) != 0) {
+    response.encoded = annotations_.encoded;
+    response.annotations = annotations_.items;
+    response.annotation_count = annotations_.count;
+  }
   response.outputs = attempt.outputs.data();
   response.output_count = attempt.outputs.size();
-  if (infer_frame_size(response) > core_->options.message_out_max) {
-    return refuse(call, fail(Situation::message_too_large, "the answer is too large"));
-  }
   Trailers trailers;
   if ((model.annotate & FH_ANNOTATE_TRAILERS) != 0) {
     as_trailers(&annotations_);
@@ -40,16 +41,17 @@ void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
     trailers.extra_count = annotations_.count;
   }
   Buffer frame;
-  if (exchange->kind == ExchangeKind::stream_infer) {
-    write_stream_infer_frame(response, &frame);
-    exchange->connection->grpc.send_message(exchange->stream, std::move(frame));
-    mark_dirty(exchange->connection);
+  const bool is_streamed = exchange->kind == ExchangeKind::stream_infer;
+  is_streamed ? write_stream_infer_frame(response, &frame) : write_infer_frame(response, &frame);
+  if (frame.size() > core_->options.message_out_max) {
+    return refuse(call, fail(Situation::message_too_large, "the answer is too large"));
+  }
+  if (is_streamed) {
+    send_in_order(exchange, call->place, std::move(frame));
   } else if (exchange->local != nullptr) {
-    write_infer_frame(response, &frame);
     exchange->is_finished = true;
     finish_local(exchange, trailers, frame.view().substr(5));
   } else {
-    write_infer_frame(response, &frame);
     exchange->is_finished = true;
     exchange->connection->grpc.respond(exchange->stream, std::move(frame), trailers);
     mark_dirty(exchange->connection);
@@ -67,6 +69,18 @@ void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
   settle(call, Code::ok);
 }
 
+void Loop::send_in_order(Exchange* exchange, uint64_t place, Buffer&& frame) {
+  auto& answers = exchange->answers;
+  answers[place - exchange->answers_from] = std::move(frame);
+  size_t ready = 0;
+  while (ready < answers.size() && !answers[ready].empty()) {
+    exchange->connection->grpc.send_message(exchange->stream, std::move(answers[ready++]));
+  }
+  answers.erase(answers.begin(), answers.begin() + static_cast<std::ptrdiff_t>(ready));
+  exchange->answers_from += ready;
+  mark_dirty(exchange->connection);
+}
+
 void Loop::refuse(Call* call, const Status& status) {
   Exchange* exchange = call->exchange;
   counters_.situations[static_cast<unsigned>(status.situation)].add(1);
@@ -74,8 +88,7 @@ void Loop::refuse(Call* call, const Status& status) {
     if (exchange->stream != nullptr && !exchange->is_finished) {
       Buffer frame;
       write_stream_error_frame(status.message, call->request.id, &frame);
-      exchange->connection->grpc.send_message(exchange->stream, std::move(frame));
-      mark_dirty(exchange->connection);
+      send_in_order(exchange, call->place, std::move(frame));
     }
   } else {
     finish_exchange(exchange, status);
@@ -104,7 +117,10 @@ void Loop::observe_batch(const Batch& batch) {
   const int64_t run_ns = batch.finished_ns - batch.started_ns;
   for (const Attempt* attempt : batch.attempts) {
     const auto* call = static_cast<const Call*>(attempt->owner);
-    const int64_t queued_ns = batch.started_ns - call->decoded_ns;
+    // A fallback's wait began when it was queued, not when its candidate was.
+    const bool is_first = attempt == &call->attempts[0];
+    const int64_t queued_ns =
+        batch.started_ns - (is_first ? call->decoded_ns : batch.submitted_ns);
     stages.stages[static_cast<unsigned>(Stage::queue)].observe(queued_ns);
     stages.stages[static_cast<unsigned>(Stage::run)].observe(run_ns);
     cells->queue_ns.add(static_cast<uint64_t>(queued_ns < 0 ? 0 : queued_ns));
@@ -136,7 +152,6 @@ void Loop::finish_exchange(Exchange* exchange, const Status& status) {
 
 void Loop::finish_local(Exchange* exchange, const Trailers& trailers, std::string_view message) {
   LocalCall* local = exchange->local;
-  std::lock_guard<std::mutex> lock(local->mutex);
   local->code = trailers.code;
   local->detail = std::string(trailers.message);
   if (message.data() != local->message.data()) local->message = std::string(message);
@@ -148,9 +163,18 @@ void Loop::finish_local(Exchange* exchange, const Trailers& trailers, std::strin
     local->trailers.append("grpc-retry-pushback-ms").push_back('\0');
     local->trailers.append(std::to_string(trailers.pushback_ms)).push_back('\0');
   }
-  local->is_done = true;
-  // Under the lock: the caller may free the LocalCall as soon as it sees is_done.
-  local->ready.notify_one();
+  finished_locals_.push_back(local);
+}
+
+// At the end of the turn, like a write to a socket: all of it is counted by then.
+void Loop::wake_local_callers() {
+  for (LocalCall* local : finished_locals_) {
+    std::lock_guard<std::mutex> lock(local->mutex);
+    local->is_done = true;
+    // Under the lock: the caller may free the LocalCall as soon as it sees is_done.
+    local->ready.notify_one();
+  }
+  finished_locals_.clear();
 }
 
 Call* Loop::make_call() {

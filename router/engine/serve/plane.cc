@@ -62,8 +62,8 @@ std::string Engine::publish(ByteView bytes) {
     table->generation = ++generation_;
     core_.table.store(table.get(), std::memory_order_release);
     tables_.push_back(std::move(table));
+    for (const auto& loop : core_.loops) loop->wake();
   }
-  for (const auto& loop : core_.loops) loop->wake();
   retired_.notify_one();
   return {};
 }
@@ -77,11 +77,13 @@ void Engine::make_loops() {
 }
 
 void Engine::listen(int fd, int listener) {
+  std::lock_guard<std::mutex> lock(mutex_);
   make_loops();
   core_.loops[0]->listen(fd, listener);
 }
 
 std::string Engine::start() {
+  std::lock_guard<std::mutex> lock(mutex_);
   if (is_started_) return "the engine was started before";
   make_loops();
   is_started_ = true;
@@ -141,7 +143,8 @@ bool Engine::call(LocalCall* call) {
 
 bool Engine::send(uint64_t stream, MethodReply* reply) {
   const uint64_t loop = stream >> 48;
-  if (loop >= core_.loops.size()) {
+  std::lock_guard<std::mutex> lock(sending_);
+  if (is_closed_ || loop >= core_.loops.size()) {
     delete reply;
     return false;
   }
@@ -150,7 +153,10 @@ bool Engine::send(uint64_t stream, MethodReply* reply) {
 }
 
 int Engine::drain(int64_t grace_ms) {
-  if (!is_started_) return 0;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!is_started_ || is_stopped_) return 0;
+  }
   core_.is_draining.store(true, std::memory_order_relaxed);
   for (const auto& loop : core_.loops) loop->post({LetterKind::drain, -1, 0, {}, nullptr});
   const auto all_drained = [&] {
@@ -178,6 +184,10 @@ void Engine::stop() {
     std::lock_guard<std::mutex> lock(mutex_);
     if (is_stopped_) return;
     is_stopped_ = true;
+  }
+  {
+    std::lock_guard<std::mutex> lock(sending_);
+    is_closed_ = true;
   }
   retired_.notify_one();
   core_.methods.stop();

@@ -45,8 +45,10 @@ class Engine {
   Resolver resolver_;
   std::vector<std::thread> threads_;
   std::thread reaper_;
-  mutable std::mutex mutex_;         // versions_, tables_, generation_
+  mutable std::mutex mutex_;         // versions_, tables_, generation_, what has happened
   std::condition_variable retired_;  // tables_ grew, or stopping
+  std::mutex sending_;               // is_closed_; apart, as a publish takes its time
+  bool is_closed_ = false;           // the loops are going: nothing is posted to them
   VersionMap versions_;
   std::vector<std::unique_ptr<LiveTable>> tables_;  // the current one last
   uint64_t generation_ = 0;

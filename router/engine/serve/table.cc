@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdio>
 
+#include "serve/answer.h"
+
 namespace router {
 namespace {
 
@@ -30,44 +32,54 @@ std::string resolve_versions(const VersionMap& versions, CellRegistry* cells,
 
 void resolve_routes(CellRegistry* cells, const fh_model& model, LiveTable* table) {
   const std::string name = name_of(*table, model.name);
-  const auto add = [&](uint32_t first, const std::string& rule, uint8_t reason) {
+  const auto add = [&](uint32_t first, const std::string& rule, uint32_t index,
+                       uint8_t reason) {
     for (uint32_t i = 0; i < model.variant_count; ++i) {
       const fh_variant& variant = table->view.variants[model.variant_first + i];
       table->routes[first + i] =
           cells->route(name, rule, name_of(*table, variant.name), variant.version, reason);
+      encode_annotations(*table, model, model.variant_first + i, index, reason,
+                         &table->annotations[first + i]);
     }
   };
-  add(model.cell_static, "pin", FH_REASON_STATIC);
-  add(model.cell_default, "default", FH_REASON_DEFAULT);
+  add(model.cell_static, "pin", FH_NONE, FH_REASON_STATIC);
+  add(model.cell_default, "default", FH_NONE, FH_REASON_DEFAULT);
   for (uint32_t i = 0; i < model.rule_count; ++i) {
-    const fh_rule& rule = table->view.rules[model.rule_first + i];
-    add(rule.cell_first, name_of(*table, rule.name), rule.reason);
+    const uint32_t index = model.rule_first + i;
+    const fh_rule& rule = table->view.rules[index];
+    add(rule.cell_first, name_of(*table, rule.name), index, rule.reason);
   }
 }
 
-// Variants some unpinned request can reach: they must run in the same place to be compared.
-std::vector<uint32_t> reachable(const fh_model& model, const fh_table& view) {
-  std::vector<bool> is_reached(model.variant_count, false);
-  is_reached[model.stable] = true;
+// Variants that some rule splits traffic between are compared, so they run in the same
+// place: each variant with the others of its group, groups being what rules connect.
+void group_variants(const fh_model& model, LiveTable* table) {
+  std::vector<uint32_t> group(model.variant_count);
+  for (uint32_t i = 0; i < model.variant_count; ++i) group[i] = i;
   for (uint32_t i = 0; i < model.rule_count; ++i) {
-    const fh_rule& rule = view.rules[model.rule_first + i];
-    if (rule.map == FH_NONE) {
-      is_reached[rule.variant] = true;
-      continue;
-    }
-    const uint8_t* map = view.maps + static_cast<size_t>(rule.map) * FH_BUCKETS;
+    const fh_rule& rule = table->view.rules[model.rule_first + i];
+    if (rule.map == FH_NONE) continue;
+    // What the rule does not claim falls through, in the end to stable.
+    const uint8_t* map = table->view.maps + static_cast<size_t>(rule.map) * FH_BUCKETS;
+    std::vector<bool> is_in(model.variant_count, false);
     for (uint32_t bucket = 0; bucket < FH_BUCKETS; ++bucket) {
-      if (map[bucket] != FH_CONTINUE) is_reached[map[bucket]] = true;
+      is_in[map[bucket] == FH_CONTINUE ? model.stable : map[bucket]] = true;
+    }
+    uint32_t joined = FH_NONE;
+    for (uint32_t variant = 0; variant < model.variant_count; ++variant) {
+      if (!is_in[variant]) continue;
+      if (joined == FH_NONE) joined = group[variant];
+      std::replace(group.begin(), group.end(), uint32_t{group[variant]}, joined);
     }
   }
-  std::vector<uint32_t> list;
   for (uint32_t i = 0; i < model.variant_count; ++i) {
-    const uint32_t index = model.variant_first + i;
-    if (is_reached[i] && (view.variants[index].flags & FH_VARIANT_DISABLED) == 0) {
-      list.push_back(index);
+    for (uint32_t other = 0; other < model.variant_count; ++other) {
+      const uint32_t index = model.variant_first + other;
+      if (group[other] == group[i] && table->versions[index] != nullptr) {
+        table->compared_with[model.variant_first + i].push_back(index);
+      }
     }
   }
-  return list;
 }
 
 std::string compile_regexes(LiveTable* table) {
@@ -118,7 +130,9 @@ std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
                 static_cast<unsigned long long>(header.revision));
   table->versions.resize(header.variants.count);
   table->variants.resize(header.variants.count);
+  table->compared_with.resize(header.variants.count);
   table->routes.resize(header.cell_count);
+  table->annotations.resize(header.cell_count);
   const auto hash = [&](fh_text at) {
     return static_cast<uint32_t>(kernel.xxh64(data + at.offset, at.length, 0));
   };
@@ -129,7 +143,7 @@ std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
     resolve_routes(cells, model, table.get());
     table->refused.push_back(cells->variant(name_of(*table, model.name), "", 0));
     table->model_hashes.push_back(hash(model.name));
-    table->served_together.push_back(reachable(model, table->view));
+    group_variants(model, table.get());
   }
   for (uint32_t i = 0; i < header.rules.count; ++i) {
     table->rule_hashes.push_back(hash(table->view.rules[i].name));

@@ -35,10 +35,11 @@ struct LiveTable {
   std::vector<VariantEntry*> variants;             // by global variant
   std::vector<VariantEntry*> refused;              // by model: no variant was chosen
   std::vector<RouteEntry*> routes;                 // by cell
+  std::vector<std::string> annotations;  // by cell: what its answers say, encoded
   std::vector<std::unique_ptr<re2::RE2>> regexes;
   std::vector<MintKey> keys;
   std::vector<uint32_t> model_hashes, rule_hashes;
-  std::vector<std::vector<uint32_t>> served_together;  // by model: variants with a share
+  std::vector<std::vector<uint32_t>> compared_with;  // by global variant, itself included
 
   std::string_view text(fh_text at) const {
     return {reinterpret_cast<const char*>(view.bytes) + at.offset, at.length};

@@ -33,6 +33,7 @@ Status parse_pin(std::string_view text, int64_t* pin) {
 void Loop::run() {
   while (!is_stopping_) turn();
   cut_off();  // nobody inside the process may be left waiting
+  wake_local_callers();
 }
 
 void Loop::turn() {
@@ -56,6 +57,7 @@ void Loop::turn() {
   write_dirty();
   housekeep();
   sweep();
+  wake_local_callers();
   counters_.turns.add(1);
 }
 
@@ -101,6 +103,10 @@ void Loop::begin_call(Exchange* exchange, BodyRef body) {
   Call* call = make_call();
   call->exchange = exchange;
   exchange->calls.push_back(call);
+  if (exchange->kind == ExchangeKind::stream_infer) {
+    call->place = exchange->answers_from + exchange->answers.size();
+    exchange->answers.emplace_back();
+  }
   call->table = table_;
   if (table_ != nullptr) ++table_->references;
   call->model = FH_NONE;
@@ -119,7 +125,7 @@ void Loop::begin_call(Exchange* exchange, BodyRef body) {
 
 Status Loop::admit(Call* call) {
   if (is_cut_off_) return fail(Situation::draining, "the server is shutting down");
-  if (call->exchange->calls.size() > core_->options.stream_calls_max) {
+  if (call->exchange->answers.size() > core_->options.stream_calls_max) {
     return fail(Situation::overload, "too many requests in flight on this stream");
   }
   Status status = read_infer(call->body.view(), &call->request);
@@ -172,6 +178,10 @@ Status Loop::route_call(Call* call) {
     case FH_PIN_DENIED:
       return fail(Situation::refused_pin, name + " does not accept a model_version");
     default:
+      if (table.versions[model.variant_first + call->decision.variant] == nullptr) {
+        return fail(Situation::not_ready,
+                    name + " version " + quoted(request.model_version) + " is not ready");
+      }
       return fail(Situation::refused_pin,
                   name + " version " + quoted(request.model_version) + " is disabled");
   }
@@ -225,7 +235,7 @@ Status Loop::start_attempt(Call* call, unsigned which, uint32_t variant) {
   call->variants[which] = variant;
   call->is_out[which] = true;
   call->batches[which] = nullptr;
-  if (target.pending.empty()) due_.push_back({call->table, call->model, variant});
+  if (target.pending.empty()) due_.push_back({call->table, variant});
   target.pending.push_back(&attempt);
   // A batch shares most of what a run costs, so rows behind the first weigh little.
   turn_load_ns_ += target.pending.size() == 1 ? run_ns : run_ns / 8;
@@ -236,32 +246,34 @@ void Loop::run_pending() {
   // Batches that run here may fail and start fallbacks, which append to due_.
   for (size_t i = 0; i < due_.size(); ++i) {
     const Due due = due_[i];
+    // An old table would leave with its last call, which may be answered right here.
+    ++due.table->references;
     LoopVariant& variant = due.table->variants[due.variant];
     while (!variant.pending.empty()) {
       Batch* batch = make_batch();
       batch->rows = form_batch(*variant.version, &variant.pending, &batch->attempts);
-      place_batch(&variant, due.model, batch);
+      place_batch(due.table, due.variant, batch);
     }
+    release_table(due.table);
   }
   due_.clear();
 }
 
-bool Loop::may_run_here(const LoopTable& table, uint32_t model, const Batch& batch) const {
+bool Loop::may_run_here(const LoopTable& table, uint32_t variant, const Batch& batch) const {
   if (batch.version->predicted_ns(batch.rows) > core_->options.executor.loop_run_ns) {
     return false;
   }
-  // Compared like with like: all variants a request may be given run in the same place, so
-  // one that has not proved itself keeps all of them on the executors.
-  for (const uint32_t index : table.live->served_together[model]) {
+  // Compared like with like: variants that split traffic run in the same place, so one that
+  // has not proved itself keeps all of them on the executors.
+  for (const uint32_t index : table.live->compared_with[variant]) {
     const Version* version = table.variants[index].version;
     if (!version->may_run_on_loop || !version->is_proved()) return false;
   }
-  return batch.version->may_run_on_loop && batch.version->is_proved();
+  return true;
 }
 
-void Loop::place_batch(LoopVariant* variant, uint32_t model, Batch* batch) {
-  LoopTable* table = static_cast<Call*>(batch->attempts[0]->owner)->table;
-  batch->version = variant->version;
+void Loop::place_batch(LoopTable* table, uint32_t variant, Batch* batch) {
+  batch->version = table->variants[variant].version;
   batch->loop = this;
   batch->was_terminated.store(false, std::memory_order_relaxed);
   batch->deadline_ns = 0;
@@ -280,7 +292,7 @@ void Loop::place_batch(LoopVariant* variant, uint32_t model, Batch* batch) {
     for (Attempt* attempt : batch->attempts) attempt->status = fail(Situation::cancelled, "");
     return finish_batch(batch);
   }
-  if (may_run_here(*table, model, *batch)) {
+  if (may_run_here(*table, variant, *batch)) {
     counters_.loop_runs.add(1);
     batch->submitted_ns = now_ns_;
     core_->executors->watch_begin(&slot_, batch, now_ns_);

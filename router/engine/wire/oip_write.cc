@@ -84,7 +84,8 @@ uint8_t* put_output(uint8_t* at, const TensorView& output) {
 
 uint64_t response_size(const InferResponse& response) {
   uint64_t size = text_size(response.model_name) + text_size(response.id) +
-                  field_size(VersionText(response.model_version).view().size());
+                  field_size(VersionText(response.model_version).view().size()) +
+                  response.encoded.size();
   for (size_t i = 0; i < response.annotation_count; ++i)
     size += field_size(entry_size(response.annotations[i]));
   for (size_t i = 0; i < response.output_count; ++i) {
@@ -98,6 +99,10 @@ uint8_t* put_response(uint8_t* at, const InferResponse& response) {
   at = put_text(at, 1, response.model_name);
   at = put_bytes(at, 2, VersionText(response.model_version).view());
   at = put_text(at, 3, response.id);
+  if (!response.encoded.empty()) {
+    std::memcpy(at, response.encoded.data(), response.encoded.size());
+    at += response.encoded.size();
+  }
   for (size_t i = 0; i < response.annotation_count; ++i)
     at = put_entry(at, response.annotations[i]);
   for (size_t i = 0; i < response.output_count; ++i)
@@ -124,6 +129,12 @@ void check_end(const uint8_t* at, const Buffer& out) {
 }
 
 }  // namespace
+
+void append_annotation(const Annotation& annotation, std::string* out) {
+  const size_t from = out->size();
+  out->resize(from + field_size(entry_size(annotation)));
+  put_entry(reinterpret_cast<uint8_t*>(out->data()) + from, annotation);
+}
 
 uint64_t infer_frame_size(const InferResponse& response) {
   return kPrefixSize + response_size(response);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <string_view>
 
 #include "base/bytes.h"
@@ -24,11 +25,15 @@ struct InferResponse {
   std::string_view model_name;
   uint32_t model_version = 0;
   std::string_view id;
+  ByteView encoded;  // annotations from append_annotation, written as they are
   const Annotation* annotations = nullptr;
   size_t annotation_count = 0;
   const TensorView* outputs = nullptr;
   size_t output_count = 0;
 };
+
+// Appends one annotation as it stands in a response, to be kept for `encoded`.
+void append_annotation(const Annotation& annotation, std::string* out);
 
 // Appends the frame to `out` after computing its size, so that `out` grows once.
 void write_infer_frame(const InferResponse& response, Buffer* out);
