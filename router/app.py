@@ -106,8 +106,6 @@ def serve(path: str | Path) -> int:
         versions = Versions(guard, find_runtime_library())
         reloader = Reloader(Path(path), means, serving, versions)
         reloader.start(config)
-        _serve_clients(engine, listeners, serving, watchers, stack)
-        _say_ready(listeners, clock, started_at)
         lifecycle = Lifecycle(
             Actions(
                 reload=lambda: _reload(reloader, certificates, watchers),
@@ -117,6 +115,9 @@ def serve(path: str | Path) -> int:
             ),
             clock,
         )
+        lifecycle.catch_signals()
+        _serve_clients(engine, listeners, serving, watchers, stack)
+        _say_ready(listeners, clock, started_at)
         return lifecycle.run()
 
 

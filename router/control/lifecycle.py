@@ -14,12 +14,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
+from typing import Any
 
 from router.clock import Clock
 
 log = logging.getLogger(__name__)
 
 TICK_S = 1.0
+POLL_S = 0.1
 # `timeout` and supervisors signal a process and then its group: that is one wish.
 REPEAT_S = 0.5
 # A version that is being loaded cannot be interrupted; leaving does not wait for it.
@@ -48,6 +50,7 @@ class Lifecycle:
         self._actions, self._clock = actions, clock
         # Its put may be called from a handler that interrupts another put.
         self._inbox: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._before: dict[int, Any] = {}
         self._wake = threading.Event()
         self._is_reload_asked = threading.Event()
         self._is_leaving = threading.Event()
@@ -55,22 +58,32 @@ class Lifecycle:
             target=self._control_loop, name="control", daemon=True
         )
 
+    def catch_signals(self) -> None:
+        """Keep signals for `run`; before anybody can know that the process is up."""
+        for number in (signal.SIGHUP, *LEAVE):
+            self._before[number] = signal.signal(number, self._receive)
+
     def run(self) -> int:
         """Work until told to leave; the exit code."""
-        before = {
-            number: signal.signal(number, self._receive)
-            for number in (signal.SIGHUP, *LEAVE)
-        }
         try:
             self._control.start()
-            while self._inbox.get() == signal.SIGHUP:
+            while self._next_signal() == signal.SIGHUP:
                 self._is_reload_asked.set()
                 self._wake.set()
             self._leave()
         finally:
-            for number, handler in before.items():
+            for number, handler in self._before.items():
                 signal.signal(number, handler)
         return 0
+
+    def _next_signal(self) -> int:
+        # Of signals that come together the kernel may give one to another thread, which
+        # notes it but does not wake this one: so look again.
+        while True:
+            try:
+                return self._inbox.get(timeout=POLL_S)
+            except queue.Empty:
+                continue
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         # Runs between two bytecodes of the main thread: no locks, no logging.
