@@ -164,7 +164,6 @@ z: *x
         " TLS (found 0.0.0.0:1); listen on 127.0.0.1 or a socket, give server.tls a"
         " certificate, or set server.insecure: true",
         "f:6: models[0].stabel: unknown key; did you mean 'stable'?",
-        "f:7: models[1].repository: this key is required",
         "f:7: models[1].repositry: unknown key; did you mean 'repository'?",
         "f:8: models[2].stable: expected a whole number (found '1')",
         "f:8: models[2].versions: listed twice (found 1)",
