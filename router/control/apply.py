@@ -18,6 +18,7 @@ from router.config.config import (
 )
 from router.config.route import route_name
 from router.control.state import (
+    NOTHING,
     ControlState,
     config_record,
     fold,
@@ -54,12 +55,15 @@ def apply_config(
     actor: str,
     entropy: Entropy,
     reason: str = "",
+    *,
+    known: ControlState = NOTHING,
 ) -> Plan:
     """The plan of a configuration, once everything it decides is stored.
 
-    `versions` are those in each model's repository; `entropy` makes secret bytes.
+    `versions` are those in each model's repository; `entropy` makes secret bytes;
+    `known` is a state folded before, so that only newer records are read.
     """
-    state = fold(log.read())
+    state = fold(log.read(known.revision), known)
     for _ in range(ATTEMPTS_MAX):
         records = pending_records(config, versions, state, actor, entropy, reason)
         if records:

@@ -22,7 +22,7 @@ from router.config.model import served_versions, stable_of
 from router.control.apply import ControlLog, Entropy, apply_config
 from router.control.files import FileState, has_changed, look_at
 from router.control.serving import Served, Serving
-from router.control.state import fold
+from router.control.state import NOTHING, fold
 from router.control.versions import Key, Loader, Loading, Versions, catalogue_of
 from router.errors import ConfigError, RouterError
 from router.models.repository import find_served, list_models
@@ -64,6 +64,7 @@ class Reloader:
         self._versions = versions
         self._plan: Plan | None = None
         self._config: Config | None = None
+        self._known = NOTHING
         self._file = FileState(None, b"")
 
     def start(self, config: Config) -> None:
@@ -138,8 +139,12 @@ class Reloader:
     ) -> tuple[Plan, bytes]:
         means = self._means
         # Compiled once for nothing: what cannot be laid out must not be stored.
-        encode(compile_plan(config, fold(means.log.read()).states(listed)))
-        plan = apply_config(config, listed, means.log, ACTOR, means.entropy, reason)
+        # The log is folded on from where it was: it grows with every edit ever made.
+        self._known = fold(means.log.read(self._known.revision), self._known)
+        encode(compile_plan(config, self._known.states(listed)))
+        plan = apply_config(
+            config, listed, means.log, ACTOR, means.entropy, reason, known=self._known
+        )
         plan = without_unavailable(plan, loading.unavailable)
         table = encode(plan)
         means.engine.publish(table)
