@@ -128,10 +128,14 @@ class Versions:
             elif not _may_be_absent(key, stables, before, is_start):
                 problems.append(_problem(file, loaded.entry.reason))
         for key in _mismatches(models, versions, stables):
-            log.error("a version cannot stand in for stable", extra={"fields": {
-                "model": key[0], "version": key[1], "problem": MISMATCH,
+            fields = {
+                "model": key[0],
+                "version": key[1],
+                "problem": MISMATCH,
                 "it_has": _words(versions[key].entry),
-                "stable_has": _words(versions[key[0], stables[key[0]]].entry)}})  # fmt: skip
+                "stable_has": _words(versions[key[0], stables[key[0]]].entry),
+            }
+            log.error("a version cannot stand in for stable", extra={"fields": fields})
             differs = _without(versions[key], MISMATCH)
             before = self._current.get(key)
             if not _may_be_absent(key, stables, before, is_start):
@@ -307,8 +311,10 @@ def _signature_options(file: RemoteVersion, stable: Loaded | None) -> dict[str, 
         problem = "its server names no inputs or outputs, and there is no other version"
         raise ModelError(file.model, file.version, problem)
     entry = stable.entry
-    log.warning("a server says nothing of its model: taken to be like stable",
-                extra={"fields": {"model": file.model, "version": file.version}})  # fmt: skip
+    log.warning(
+        "a server says nothing of its model: taken to be like stable",
+        extra={"fields": {"model": file.model, "version": file.version}},
+    )
     return signature_options(
         Signature(said.platform, _described(entry.inputs), _described(entry.outputs))
     )
