@@ -2,9 +2,17 @@
 
 from collections.abc import Sequence
 
-from benchmarks import large_tensor, publish, report, routing_cost, startup, throughput
+from benchmarks import (
+    large_tensor,
+    publish,
+    report,
+    routing_cost,
+    startup,
+    throughput,
+    upstream,
+)
 
-QUESTIONS = (throughput, routing_cost, publish, large_tensor, startup)
+QUESTIONS = (throughput, routing_cost, upstream, publish, large_tensor, startup)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

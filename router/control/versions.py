@@ -128,11 +128,14 @@ class Versions:
             elif not _may_be_absent(key, stables, before, is_start):
                 problems.append(_problem(file, loaded.entry.reason))
         for key in _mismatches(models, versions, stables):
-            log.error("a version cannot stand in for stable", extra={"fields": {
-                "model": key[0], "version": key[1], "problem": MISMATCH,
+            fields = {
+                "model": key[0],
+                "version": key[1],
+                "problem": MISMATCH,
                 "it_has": _words(versions[key].entry),
                 "stable_has": _words(versions[key[0], stables[key[0]]].entry),
-            }})  # fmt: skip
+            }
+            log.error("a version cannot stand in for stable", extra={"fields": fields})
             differs = _without(versions[key], MISMATCH)
             before = self._current.get(key)
             if not _may_be_absent(key, stables, before, is_start):

@@ -152,9 +152,12 @@ def test_a_swapped_directory_is_a_new_certificate(
 
         def is_swapped() -> bool:
             with contextlib.suppress(OSError):
-                return ssl.get_server_certificate(
-                    ("127.0.0.1", int(server.address.rpartition(":")[2]))
-                ) in (tmp_path / "second" / "server.pem").read_text()
+                return (
+                    ssl.get_server_certificate(
+                        ("127.0.0.1", int(server.address.rpartition(":")[2]))
+                    )
+                    in (tmp_path / "second" / "server.pem").read_text()
+                )
             return False
 
         testing.wait_until(is_swapped, "the new certificate")

@@ -36,8 +36,10 @@ ANSWER_HEADERS = bytes([0x88, 0x5F, 16]) + b"application/grpc"  # :status 200, l
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags]) + (
-        struct.pack(">I", stream) + payload
+    return (
+        struct.pack(">I", len(payload))[1:]
+        + bytes([kind, flags])
+        + (struct.pack(">I", stream) + payload)
     )
 
 
@@ -70,7 +72,9 @@ class Peer:
                 return
             self.accepted += 1
             self.open.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+            serving = threading.Thread(target=self._serve, args=(connection,))
+            serving.daemon = True
+            serving.start()
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -517,9 +521,7 @@ def test_a_server_that_comes_back_is_asked_again(front: Front, inner: Plane) -> 
 
             asks_until(lambda target: target["ejected"] > 0)
             is_bad[0] = False
-            asks_until(
-                lambda target: target["ejected"] == 0 and target["sent"]["answered"] > 10
-            )
+            asks_until(lambda bad: bad["ejected"] == 0 and bad["sent"]["answered"] > 10)
     finally:
         peer.close()
 
@@ -532,10 +534,11 @@ def test_a_request_nobody_saw_is_sent_again(front: Front, inner: Plane) -> None:
     def going(connection: socket.socket) -> None:
         for stream in requests_of(connection):
             next(count)
-            goaway = frame(GOAWAY_FRAME, 0, 0, struct.pack(">II", max(stream - 2, 0), 0))
-            connection.sendall(goaway)
+            last_seen = struct.pack(">II", max(stream - 2, 0), 0)
+            connection.sendall(frame(GOAWAY_FRAME, 0, 0, last_seen))
             connection.shutdown(socket.SHUT_WR)
-            return mute(connection)
+            break
+        mute(connection)
 
     peer = Peer(going)
     try:

@@ -26,7 +26,8 @@ def back(tmp_path_factory: pytest.TempPathFactory) -> Iterator[testing.Server]:
     testing.write_model(models, "mlp", {1: testing.mlp()})
     config = {
         "models": [
-            {"name": name, "repository": str(models / name)} for name in ("inner", "mlp")
+            {"name": name, "repository": str(models / name)}
+            for name in ("inner", "mlp")
         ]
     }
     with testing.Server(directory, config) as server:
