@@ -146,11 +146,11 @@ class Version {
 
   // Predicted run time by rows, from running averages kept per power of two of rows.
   int64_t predicted_ns(uint64_t rows) const;
-  // Feeds the averages; a run of ten times its prediction (and over 1 ms) ends
-  // `is_proved` for good.
+  // Feeds the averages; after a run of ten times its prediction (and over 1 ms)
+  // the version has to be proved anew, by twice as many runs each time.
   void observe(uint64_t rows, int64_t run_ns);
   void forget_averages();
-  // Probe succeeded, at least kProofRuns runs, never overran.
+  // Probe succeeded, and at least kProofRuns runs since the load or the last overrun.
   bool is_proved() const;
 
   // A batch of more rows than one attempt's came back with the wrong number of rows: no
@@ -169,7 +169,7 @@ class Version {
 
  private:
   std::atomic<int64_t> average_ns_[24]{};
-  std::atomic<bool> has_overrun_{false};
+  std::atomic<uint64_t> proved_at_{kProofRuns};  // runs after which it is proved
   mutable std::mutex error_mutex_;
   std::string last_error_;
   int64_t error_ns_ = 0;

@@ -107,7 +107,7 @@ TEST(an_unseen_number_of_rows_is_predicted_from_the_nearest_seen) {
   CHECK_EQ(version.predicted_ns(1), 1000);
 }
 
-TEST(a_version_is_proved_by_a_thousand_runs_and_undone_by_one_overrun) {
+TEST(a_version_is_proved_by_a_thousand_runs_and_anew_by_twice_as_many_after_an_overrun) {
   Idle version;
   version.may_run_on_loop = true;
   version.observe(1, 200'000);
@@ -121,6 +121,10 @@ TEST(a_version_is_proved_by_a_thousand_runs_and_undone_by_one_overrun) {
   CHECK(!version.is_proved());
   version.observe(1, 200'000);
   CHECK(!version.is_proved());
+  version.counters.runs = 3 * Version::kProofRuns - 1;
+  CHECK(!version.is_proved());
+  version.counters.runs = 3 * Version::kProofRuns;
+  CHECK(version.is_proved());
 }
 
 TEST(batches_take_in_order_what_may_join_and_leave_the_rest_pending) {
