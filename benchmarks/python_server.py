@@ -21,7 +21,7 @@ MESSAGE_BYTES_MAX = 16 << 20
 
 
 class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):
-    """ModelInfer and ServerReady over sessions loaded at start."""
+    """ModelInfer, ModelMetadata and ServerReady over sessions loaded at start."""
 
     def __init__(self, repository: Path, version: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -39,6 +39,24 @@ class Inference(service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> service_pb2.ServerReadyResponse:
         del request, context
         return service_pb2.ServerReadyResponse(ready=True)
+
+    async def ModelMetadata(  # noqa: N802
+        self,
+        request: service_pb2.ModelMetadataRequest,
+        context: grpc.aio.ServicerContext,
+    ) -> service_pb2.ModelMetadataResponse:
+        session = self._sessions.get(request.name)
+        if session is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "unknown model")
+        answer = service_pb2.ModelMetadataResponse(name=request.name, platform="onnx")
+        for given, listed in (
+            (session.get_inputs(), answer.inputs),
+            (session.get_outputs(), answer.outputs),
+        ):
+            for one in given:
+                shape = [size if isinstance(size, int) else -1 for size in one.shape]
+                listed.add(name=one.name, datatype="FP32", shape=shape)
+        return answer
 
     async def ModelInfer(  # noqa: N802
         self, request: service_pb2.ModelInferRequest, context: grpc.aio.ServicerContext
