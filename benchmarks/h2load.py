@@ -34,13 +34,17 @@ class MissedPaceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent: connections x streams, the body of each call, perhaps a pace."""
+    """What is sent: connections x streams, the body of each call, perhaps a pace.
+
+    A paced run that reached less than `pace_min` of its rate is void.
+    """
 
     connections: int
     streams: int
     body: Path
     logged: bool = False
     rate: float | None = None
+    pace_min: float = PACE_MIN
 
     @property
     def name(self) -> str:
@@ -99,7 +103,7 @@ def run(server: Server, load: Load, calls: int) -> Measured:
         raise LostCallError(f"{server.name}: {succeeded} of {calls} got HTTP 200")
     if before is not None:
         _await_count(server, before + calls)
-    if load.rate and rate < PACE_MIN * load.rate:
+    if load.rate and rate < load.pace_min * load.rate:
         raise MissedPaceError(f"{rate:.0f} of {load.rate:.0f} calls a second")
     if durations is None:
         return Measured(rate, cpu_us)
