@@ -5,13 +5,14 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from router.config.audience import Audience
 from router.config.model import Model
+from router.config.rollout import Holdout, PolicyBody, Rollout
 from router.config.route import Layer, Route
 from router.config.server import Server
-from router.config.values import FROZEN
+from router.config.values import FROZEN, Name
 
 API_VERSION = "router/v1"
 
@@ -27,6 +28,10 @@ class Config(BaseModel):
     layers: tuple[Layer, ...] = ()
     routes: tuple[Route, ...] = ()
     """Tried in order; the first that matches answers."""
+    policies: dict[Name, PolicyBody] = Field(default_factory=dict)
+    """Steps and guardrails that rollouts refer to by name."""
+    rollouts: tuple[Rollout, ...] = ()
+    holdouts: tuple[Holdout, ...] = ()
 
 
 def dump_config(config: Config) -> dict[str, Any]:

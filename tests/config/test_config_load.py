@@ -152,7 +152,7 @@ routes:
   - {model: fraud, version: 1, layer: q}
   - {model: fraud, version: 1}
   - {model: spare}
-rollouts: []
+routez: []
 models: []
 z: *x
 """
@@ -188,7 +188,7 @@ z: *x
         "f:19: routes[3]: never reached: routes[2] answers before it; routes are tried"
         " in order; put this one first or remove it",
         "f:20: routes[4]: a route has either a split or a version",
-        "f:21: rollouts: unknown key; did you mean 'routes'?",
+        "f:21: routez: unknown key; did you mean 'routes'?",
         "f:22: models: this key is given twice; the first is on line 3",
         "f:23: z: aliases are refused (found *x); write the value out",
     ]
