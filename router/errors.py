@@ -61,3 +61,19 @@ class EngineError(RouterError):
 
 class StoreError(RouterError):
     """The control log cannot be read or written."""
+
+
+class NotFoundError(RouterError):
+    """Nothing of that name."""
+
+
+class RefusedError(RouterError):
+    """What was asked is understood and not allowed now; the text says why."""
+
+
+class ConflictError(RouterError):
+    """Somebody else was faster, or a request id was used for something else."""
+
+
+class ClaimError(RouterError):
+    """Shares that cannot be had; the text names what is in the way."""
