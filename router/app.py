@@ -201,6 +201,7 @@ def _serve_ops(
         )
 
     build = {"version": __version__, "python": platform.python_version()}
+
     def tls() -> list[TlsStatus]:
         return [
             TlsStatus(one.listener, one.was_last_successful, one.expires_at_s)
@@ -255,17 +256,13 @@ def _say_ready(listeners: Listeners, clock: Clock, started_at: float) -> None:
     log.info("ready", extra={"fields": fields})
 
 
-def _reload(
-    reloader: Reloader, certificates: Certificates, watchers: Watchers
-) -> None:
+def _reload(reloader: Reloader, certificates: Certificates, watchers: Watchers) -> None:
     certificates.poll()
     reloader.reload("SIGHUP")
     watchers.refresh()
 
 
-def _tick(
-    reloader: Reloader, certificates: Certificates, watchers: Watchers
-) -> None:
+def _tick(reloader: Reloader, certificates: Certificates, watchers: Watchers) -> None:
     certificates.poll()  # first: a model may take minutes to load
     reloader.poll()
     watchers.refresh()

@@ -282,9 +282,7 @@ def test_an_identity_that_a_client_sends_is_removed(
         assert ask(channel, WHOAMI, **forged) == b""
 
 
-def test_an_intermediate_may_sign_clients(
-    mutual: Served, authority: Authority
-) -> None:
+def test_an_intermediate_may_sign_clients(mutual: Served, authority: Authority) -> None:
     client = authority.intermediate().issue(dns=("far",))
     with mutual.channel(authority, client) as channel:
         assert ask(channel, WHOAMI) == b"far"
@@ -300,9 +298,10 @@ def test_a_client_without_a_good_certificate_is_refused(
         "other": Authority("another").issue(),
     }[which]
     before = mutual.count("bad_certificate")
-    with mutual.channel(authority, client) as channel, pytest.raises(
-        grpc.RpcError
-    ) as caught:
+    with (
+        mutual.channel(authority, client) as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
         ask(channel, WHOAMI)
     assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
     assert mutual.count("bad_certificate") > before

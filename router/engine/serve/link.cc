@@ -145,7 +145,7 @@ void Upstreams::write(Link* link, int64_t now_ns) {
     if (link->written == link->out.size()) {
       link->out.clear();
       link->written = 0;
-      if (!fill(link)) return lose(link, now_ns, "TLS: " + link->tls->problem());
+      if (!fill(link)) return lose(link, now_ns, "the connection is broken");
       if (link->out.empty()) break;
     }
     const ssize_t sent = ::send(link->fd, link->out.data() + link->written,
@@ -167,8 +167,7 @@ void Upstreams::write(Link* link, int64_t now_ns) {
   take_replies(link, now_ns);
   const bool is_over = link->is_retired && link->wire.open_count() == 0;
   if (!link->is_ending && !is_over) return;
-  const bool has_failed = link->tls != nullptr && !link->tls->is_established();
-  lose(link, now_ns, has_failed ? "TLS: " + link->tls->problem() : "the connection has ended");
+  lose(link, now_ns, "the connection has ended");
 }
 
 // Moves what is to be said into `out`, which is empty or holds what TLS itself says. False:
@@ -201,7 +200,11 @@ void Upstreams::lose(Link* link, int64_t now_ns, const std::string& why) {
   Peer* peer = link->peer;
   add(&peer->cells()->connections, -1);
   dead_.push_back(link);
-  if (!link->is_established && !link->is_retired) peer->was_unreachable(now_ns, why);
+  // One that we retired ourselves may end without a word; one that broke off did not want.
+  const bool was_wanted = link->is_ending || !link->is_retired;
+  const bool has_problem = link->tls != nullptr && !link->tls->problem().empty();
+  const std::string reason = has_problem ? "TLS: " + link->tls->problem() : why;
+  if (!link->is_established && was_wanted) peer->was_unreachable(now_ns, reason);
   peer->pool->upstream->endpoints[peer->endpoint]->is_doubtful.store(
       true, std::memory_order_relaxed);
   std::vector<Reply> replies;
@@ -209,6 +212,7 @@ void Upstreams::lose(Link* link, int64_t now_ns, const std::string& why) {
   const size_t answered = replies.size();
   link->wire.abandon(&replies);
   for (size_t i = 0; i < replies.size(); ++i) {
+    if (i >= answered) replies[i].message = reason;
     on_reply(static_cast<Sent*>(replies[i].call), &replies[i], i >= answered, now_ns);
   }
 }
