@@ -22,6 +22,7 @@ from router.clock import Clock, SystemClock
 from router.config.check import Checks
 from router.config.config import Config
 from router.config.load import load_config
+from router.config.server import MIB
 from router.control.guard import Guard, Guards
 from router.control.lifecycle import Actions, Lifecycle
 from router.control.listeners import (
@@ -54,6 +55,7 @@ from router.ops.oip import oip_methods
 from router.ops.reflection import reflection_methods
 from router.store.sqlite import SqliteLog
 from router.telemetry.logs import configure_logs
+from router.telemetry.tape import TapeFiles, TapeReader
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +118,9 @@ def serve(path: str | Path) -> int:
             clock,
         )
         lifecycle.catch_signals()
+        tape = _tape_reader(engine, config, clock)
+        stack.callback(tape.stop)  # after the engine, whose last records it reads
+        tape.start()
         _serve_clients(engine, listeners, serving, watchers, stack)
         _say_ready(listeners, clock, started_at)
         return lifecycle.run()
@@ -144,6 +149,12 @@ def _guard(engine: Engine, config: Config, clock: Clock) -> Guard:
             options | {"loops": "1"},
         ),
     )
+
+
+def _tape_reader(engine: Engine, config: Config, clock: Clock) -> TapeReader:
+    kept = config.server.tape
+    files = kept and TapeFiles(kept.path, kept.max_mb * MIB, kept.max_age, clock)
+    return TapeReader(engine.tape, files)
 
 
 def _listen(config: Config, stack: ExitStack) -> Listeners:

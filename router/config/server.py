@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from router.config.steps import Duration
 from router.config.values import FROZEN, Count, Flag, Seconds, Text, Whole, as_tuple
 
 MIB = 1024 * 1024
@@ -126,6 +127,16 @@ class Tls(BaseModel):
         return self.require_client_cert
 
 
+class Tape(BaseModel):
+    """Where records of what happened are kept, and how much of them."""
+
+    model_config = FROZEN
+    path: Text
+    """A folder; segments in it are deleted, the oldest first."""
+    max_mb: Annotated[Count, Field(le=1024 * 1024)] = 256
+    max_age: Duration = 7 * 86_400.0
+
+
 @dataclass(frozen=True, slots=True)
 class Exposure:
     """An address that other machines can reach, where it stands, what is missing."""
@@ -160,6 +171,8 @@ class Server(BaseModel):
     """Threads that run what loops do not; the cores if unset."""
     state: Text = "run/state.db"
     """The control log: bucket maps and history."""
+    tape: Tape | None = None
+    """Exposures, first events and other records on disk; nowhere if unset."""
     insecure: Flag = False
     """Allow addresses that other machines can reach and that nothing protects."""
     drain_s: Annotated[Seconds, Field(le=3600)] = 30

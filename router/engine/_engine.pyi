@@ -86,12 +86,17 @@ class Engine:
         timeout_s: float = 30.0,
     ) -> CallResult: ...
     def snapshot(self) -> dict[str, Any]: ...
+    def tape(self) -> bytes:
+        """What the loops recorded since the last time, each record once: frames as
+        `telemetry/tape.py` reads them. Also after `stop`."""
+
     def drain(self, grace_s: float) -> int: ...
     def stop(self) -> None: ...
 
 class EngineStopped(Exception):  # noqa: N818  (an end, not an error)
     """The engine has stopped; a method pool should end."""
 
+def crc32c(data: bytes) -> int: ...
 def tls_check(
     certificates: bytes,
     key: bytes,

@@ -21,6 +21,9 @@ cdef extern from "_fasthash.h" nogil:
         uint8_t id
         uint8_t secret[32]
 
+cdef extern from "engine/base/crc32c.h" namespace "router" nogil:
+    uint32_t engine_crc32c "router::crc32c"(const void *data, size_t count)
+
 cdef extern from "engine/engine.h" nogil:
     ctypedef struct engine:
         pass
@@ -65,6 +68,7 @@ cdef extern from "engine/engine.h" nogil:
                     const engine_pair *metadata, uint64_t count, int64_t timeout_ns,
                     engine_bytes *out, engine_bytes *detail, engine_bytes *trailers)
     int engine_snapshot(engine *self, engine_bytes *out)
+    int engine_tape(engine *self, engine_bytes *out)
     int engine_drain(engine *self, int64_t grace_ms)
     void engine_stop(engine *self)
     int engine_prediction_read(const fh_key *keys, uint64_t count, engine_text id,
@@ -290,6 +294,12 @@ cdef class Engine:
             result = engine_snapshot(self.self_, &out)
         return json.loads(check(result, &out))
 
+    def tape(self):
+        cdef engine_bytes out = engine_bytes(NULL, 0)
+        with nogil:
+            engine_tape(self.self_, &out)
+        return take(&out)
+
     def drain(self, double grace_s):
         cdef int64_t grace_ms = <int64_t>(grace_s * 1000)
         cdef int cut
@@ -300,6 +310,11 @@ cdef class Engine:
     def stop(self):
         with nogil:
             engine_stop(self.self_)
+
+
+def crc32c(bytes data):
+    """The CRC-32C of `data`."""
+    return engine_crc32c(PyBytes_AsString(data), len(data))
 
 
 def tls_check(bytes certificates, bytes key, bytes authorities=b"", *,

@@ -87,6 +87,10 @@ int engine_call(engine *self, engine_text path, engine_text frame,
 /* All counters at about one instant, as JSON (docs/architecture.md lists the keys). */
 int engine_snapshot(engine *self, engine_bytes *out);
 
+/* Takes what the loops have recorded since the last time: frames as they stand on disk
+ * (watch/tape.h). One reader gets each record. Also after engine_stop. */
+int engine_tape(engine *self, engine_bytes *out);
+
 /* Stops accepting (listening sockets stay open for a successor), announces GOAWAY, lets
  * calls finish for up to grace_ms. Returns the number of calls cut off. */
 int engine_drain(engine *self, int64_t grace_ms);

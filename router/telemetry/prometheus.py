@@ -89,6 +89,7 @@ class SnapshotCollector(Collector):
         yield from _workers(snapshot)
         yield from _upstreams(snapshot)
         yield from _server(snapshot)
+        yield from _tape(snapshot)
         yield from _methods(snapshot)
         yield from _certificates(snapshot, tuple(self._tls()))
         yield from _config(self._status(), self._build)
@@ -327,6 +328,18 @@ def _upstreams(snapshot: Snapshot) -> Iterator[Metric]:
         ("ejected", "router_upstream_ejected", "Addresses left out, over all loops."),
     ):
         yield _gauge(name, text, labels, ((of(e), float(e[key])) for e in upstreams))
+
+
+def _tape(snapshot: Snapshot) -> Iterator[Metric]:
+    tape = snapshot.get("tape")
+    if not tape:
+        return
+    for key, name, text in (
+        ("written", "router_tape_records", "Records of the tape, by kind."),
+        ("dropped", "router_tape_dropped", "Records that found no room."),
+    ):
+        rows = (((kind,), count) for kind, count in tape[key].items())
+        yield _counter(name, text, ("kind",), rows)
 
 
 def _trips(version: Mapping[str, Any]) -> float:

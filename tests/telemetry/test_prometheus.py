@@ -57,6 +57,8 @@ NAMES = {
     "router_requests": "counter",
     "router_route_decisions": "counter",
     "router_stage_duration_seconds": "histogram",
+    "router_tape_dropped": "counter",
+    "router_tape_records": "counter",
     "router_uptime_seconds": "gauge",
     "router_tls_certificate_expiry_timestamp_seconds": "gauge",
     "router_tls_handshakes": "counter",
@@ -111,6 +113,7 @@ def snapshot():
         "is_draining": False, "connections": 4, "accepted": 5, "refused_connections": 6,
         "calls": 7, "body_bytes": 8, "abuse": {"ping_flood": 9},
         "tls_handshakes": {"ok": 11, "timeout": 1},
+        "tape": {"written": {"exposure": 8}, "dropped": {"exposure": 1}},
         "refused": [{"situation": "quota", "code": "RESOURCE_EXHAUSTED", "count": 2}],
         "variants": [
             variant("v2", 2, {"OK": 3, "INTERNAL": 1}, histogram([[-320, 4]], 0.25)),

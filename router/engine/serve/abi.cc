@@ -185,6 +185,13 @@ int engine_snapshot(engine* self, engine_bytes* out) {
   return 0;
 }
 
+int engine_tape(engine* self, engine_bytes* out) {
+  router::Buffer drained;
+  self->self.drain_tapes(&drained);
+  put(out, drained.view());
+  return 0;
+}
+
 int engine_drain(engine* self, int64_t grace_ms) { return self->self.drain(grace_ms); }
 
 void engine_stop(engine* self) { self->self.stop(); }

@@ -15,6 +15,7 @@
 #include "serve/options.h"
 #include "serve/table.h"
 #include "watch/cells.h"
+#include "watch/tape.h"
 #include "wire/tls.h"
 
 namespace router {
@@ -55,7 +56,11 @@ class TlsSlot {
 
 struct Core {
   Core(const EngineOptions& given, const fh_kernel_api* api)
-      : options(given), kernel(api), cells(given.loops), methods(given.method_queue_max) {}
+      : options(given), kernel(api), cells(given.loops), methods(given.method_queue_max) {
+    for (unsigned i = 0; i < given.loops; ++i) {
+      tapes.push_back(std::make_unique<Tape>(size_t{1} << given.tape_bits));
+    }
+  }
 
   const EngineOptions options;
   const fh_kernel_api* const kernel;
@@ -71,6 +76,8 @@ struct Core {
   std::atomic<LiveTable*> table{nullptr};
   std::atomic<bool> is_draining{false};  // read for /readyz and new local calls only
   std::vector<std::unique_ptr<Loop>> loops;
+  // By loop, its only writer. Here, because what a loop wrote last is read after it is gone.
+  std::vector<std::unique_ptr<Tape>> tapes;
 };
 
 int64_t monotonic_ns();

@@ -61,6 +61,7 @@ class Loop {
   void listen(int fd, int listener);  // before run
   void post(Letter letter) { mailbox_.post(std::move(letter)); }
   void wake() { mailbox_.wake(); }
+  Tape& tape() { return *core_->tapes[index_]; }  // the loop's thread only
 
   uint32_t connection_count() const { return connection_count_.load(std::memory_order_relaxed); }
   // The oldest table generation this loop may still read. Release after the last read of an

@@ -55,6 +55,7 @@ std::string EngineOptions::set(const std::string& key, const std::string& value)
   if (key == "age_ms") return take(&age_ns, 1, 8'640'000'000, kMs);
   if (key == "age_grace_ms") return take(&age_grace_ns, 1, 86'400'000, kMs);
   if (key == "method_queue_max") return take(&method_queue_max, 1, 1 << 20, 1);
+  if (key == "tape_bits") return take(&tape_bits, 10, 30, 1);
   if (key == "stream_calls_max") return take(&stream_calls_max, 1, 1 << 20, 1);
   return key + ": unknown option";
 }

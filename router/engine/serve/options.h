@@ -26,6 +26,7 @@ struct EngineOptions {
   int64_t age_ns = 3'600'000'000'000;
   int64_t age_grace_ns = 30'000'000'000;
   uint32_t method_queue_max = 1024;
+  uint32_t tape_bits = 20;          // a loop's ring holds 2^this bytes
   uint32_t stream_calls_max = 256;  // calls in flight on one ModelStreamInfer stream
 
   // Returns what is wrong, empty when the option was taken.

@@ -152,6 +152,11 @@ bool Engine::send(uint64_t stream, MethodReply* reply) {
   return true;
 }
 
+void Engine::drain_tapes(Buffer* out) {
+  std::lock_guard<std::mutex> lock(taping_);
+  for (const auto& tape : core_.tapes) tape->drain(out);
+}
+
 int Engine::drain(int64_t grace_ms) {
   {
     std::lock_guard<std::mutex> lock(mutex_);

@@ -34,6 +34,7 @@ class Engine {
   int drain(int64_t grace_ms);
   void stop();
   std::string snapshot() const;
+  void drain_tapes(Buffer* out);
   Core& core() { return core_; }
 
  private:
@@ -47,6 +48,7 @@ class Engine {
   std::thread reaper_;
   mutable std::mutex mutex_;         // versions_, tables_, generation_, what has happened
   std::condition_variable retired_;  // tables_ grew, or stopping
+  std::mutex taping_;                // one reader of the tapes at a time
   std::mutex sending_;               // is_closed_; apart, as a publish takes its time
   bool is_closed_ = false;           // the loops are going: nothing is posted to them
   VersionMap versions_;

@@ -295,6 +295,25 @@ void write_upstreams(Json* json, const Core& core) {
   json->close(']');
 }
 
+void write_tape(Json* json, const Core& core) {
+  uint64_t waiting = 0;
+  for (const auto& tape : core.tapes) waiting += tape->ring().waiting();
+  json->key("tape").open('{');
+  json->key("waiting_bytes").value(waiting);
+  const auto write = [&](const char* name, uint64_t (Tape::*count)(Recorded) const) {
+    json->key(name).open('{');
+    for (unsigned kind = 1; kind < kRecordedCount; ++kind) {
+      uint64_t total = 0;
+      for (const auto& tape : core.tapes) total += ((*tape).*count)(Recorded{static_cast<uint8_t>(kind)});
+      json->key(recorded_name(Recorded{static_cast<uint8_t>(kind)})).value(total);
+    }
+    json->close('}');
+  };
+  write("written", &Tape::written);
+  write("dropped", &Tape::dropped);
+  json->close('}');
+}
+
 void write_refused(Json* json, const Core& core) {
   json->key("refused").open('[');
   for (unsigned kind = 1; kind < static_cast<unsigned>(Situation::count); ++kind) {
@@ -429,6 +448,7 @@ std::string Engine::snapshot() const {
   write_variants(&json, core_);
   write_upstreams(&json, core_);
   write_routed(&json, core_);
+  write_tape(&json, core_);
   std::map<VersionKey, VersionTotals> totals;
   core_.cells.each_variant([&](const VariantEntry& entry) {
     add_totals(entry, &totals[{entry.model, entry.version}]);
