@@ -21,10 +21,15 @@ def open_channel(target: str, tls: TlsFiles | None = None) -> grpc.Channel:
     """A channel that the caller closes; plain without files."""
     if tls is None:
         return grpc.insecure_channel(target)
+    return grpc.secure_channel(target, credentials(tls))
+
+
+def credentials(tls: TlsFiles) -> grpc.ChannelCredentials:
+    """What a channel over TLS is opened with; RouterError names a file it lacks."""
     if (tls.cert is None) != (tls.key is None):
         raise RouterError("a certificate and its key come together")
     ca, cert, key = map(_read, (tls.ca, tls.cert, tls.key))
-    return grpc.secure_channel(target, grpc.ssl_channel_credentials(ca, key, cert))
+    return grpc.ssl_channel_credentials(ca, key, cert)
 
 
 def _read(path: str | None) -> bytes | None:

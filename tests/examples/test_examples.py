@@ -31,6 +31,11 @@ def test_two_routers_behind_envoy_agree_and_one_may_leave() -> None:
 
 
 @pytest.mark.slow
+def test_three_clients_are_told_the_same() -> None:
+    assert "all three are told the same" in run("clients")
+
+
+@pytest.mark.slow
 def test_a_second_router_is_an_upstream_and_may_go_away() -> None:
     assert "it is back, and so are its users" in run("upstream-router")
 
