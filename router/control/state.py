@@ -1,31 +1,39 @@
 """Current state, as a fold over the control log.
 
-Three kinds of records matter here: a configuration was applied, a route's bucket map
-changed, a prediction-id key was made. The payloads' layouts are this file's; other
-kinds pass by, so that an older router can read what a newer one wrote beside them.
-Replaying the log from its beginning rebuilds exactly the state it describes.
+What matters here: a configuration was applied, a route's bucket map changed, a
+prediction-id key was made, a rollout's scope moved, an operator set something. The
+payloads' layouts are this file's and `scope_records.py`'s; other kinds pass by, so that
+an older router can read what a newer one wrote beside them. Replaying the log from its
+beginning rebuilds exactly the state it describes.
 
 Buckets are stored as the 16-bit numbers they are, in the order in which they were
 claimed.
 """
 
-import base64
 import json
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from router.control.scope_records import dump_map, load_map, load_scope
 from router.errors import StoreError
-from router.plan.claim import BucketMap
 from router.plan.compile import RouteState, States
 from router.plan.plan import MintKey
+from router.plan.rollout import ScopeState
 from router.store.log import Entry, Record
 
 CONFIG_APPLIED = "config_applied"
 ROUTE_CLAIMED = "route_claimed"
 ROUTE_RETIRED = "route_retired"
 KEY_MADE = "key_made"
+FLAG_SET = "flag_set"
+FROZEN_SET = "frozen_set"
+VARIANT_SET = "variant_set"
+RESOURCE_PUT = "resource_put"
+RESOURCE_DELETED = "resource_deleted"
+REQUEST_DONE = "request_done"
+REQUESTS_MAX = 1_000  # answers kept for clients that ask again
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +50,39 @@ class ControlState:
     applied_versions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     routes: Mapping[str, RouteState] = field(default_factory=dict)
     keys: tuple[MintKey, ...] = ()
+    scopes: Mapping[str, ScopeState] = field(default_factory=dict)
+    flags: Mapping[str, bool] = field(default_factory=dict)
+    is_frozen: bool = False
+    disabled: frozenset[tuple[str, int]] = frozenset()
+    """(model, version) that an operator or a rollback took out."""
+    resources: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
+    """(kind, name) to its body, beside what the file has."""
+    requests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """The last answered request ids, oldest first."""
 
     def states(self, versions: Mapping[str, tuple[int, ...]]) -> States:
         """What compiling a configuration needs, given what the repositories hold."""
-        return States(versions, self.routes, self.keys)
+        return States(
+            versions=versions,
+            routes=self.routes,
+            keys=self.keys,
+            scopes=self.scopes,
+            disabled=self.disabled | _flagged_off(self.flags),
+            shadows_off=frozenset(
+                name.removeprefix("shadow/")
+                for name, is_on in self.flags.items()
+                if name.startswith("shadow/") and not is_on
+            ),
+        )
+
+
+def _flagged_off(flags: Mapping[str, bool]) -> frozenset[tuple[str, int]]:
+    found = set()
+    for name, is_on in flags.items():
+        if name.startswith("variant/") and not is_on:
+            model, _, version = name.removeprefix("variant/").rpartition("/")
+            found.add((model, int(version)))
+    return frozenset(found)
 
 
 NOTHING = ControlState()
@@ -86,6 +123,35 @@ def _next(state: ControlState, record: Record) -> ControlState:
             key = MintKey(int(record.subject), secret)
             others = tuple(k for k in state.keys if k.id != key.id)
             return replace(state, keys=(key, *others))
+        case "scope_moved":
+            payload = json.loads(record.payload)
+            scope = load_scope(record.subject, payload["state"])
+            return replace(state, scopes={**state.scopes, scope.scope: scope})
+        case "flag_set":
+            is_on = bool(json.loads(record.payload)["is_on"])
+            return replace(state, flags={**state.flags, record.subject: is_on})
+        case "frozen_set":
+            return replace(
+                state, is_frozen=bool(json.loads(record.payload)["is_frozen"])
+            )
+        case "variant_set":
+            payload = json.loads(record.payload)
+            key = str(payload["model"]), int(payload["version"])
+            without = state.disabled - {key}
+            return replace(
+                state, disabled=without | {key} if payload["is_disabled"] else without
+            )
+        case "resource_put" | "resource_deleted":
+            payload = json.loads(record.payload)
+            named = str(payload["kind"]), record.subject
+            others = {k: v for k, v in state.resources.items() if k != named}
+            if record.kind == "resource_put":
+                others[named] = payload["body"]
+            return replace(state, resources=others)
+        case "request_done":
+            payload = json.loads(record.payload)
+            kept = list(state.requests.items())[-REQUESTS_MAX + 1 :]
+            return replace(state, requests={**dict(kept), record.subject: payload})
         case _:
             return state
 
@@ -109,13 +175,7 @@ def route_record(route: RouteState, actor: str, reason: str) -> Record:
         "audience": route.audience,
         "salt": route.salt,
         "revision": route.revision,
-        "rest": route.buckets.rest,
-        "claims": {
-            str(version): base64.b64encode(
-                struct.pack(f"<{len(claimed)}H", *claimed)
-            ).decode()
-            for version, claimed in route.buckets.claims
-        },
+        **dump_map(route.buckets),
     }
     return Record(ROUTE_CLAIMED, route.name, json.dumps(payload), actor, reason)
 
@@ -131,18 +191,51 @@ def key_record(key: MintKey, actor: str, reason: str) -> Record:
     return Record(KEY_MADE, str(key.id), json.dumps(payload), actor, reason)
 
 
+def flag_record(name: str, is_on: bool, actor: str, reason: str) -> Record:
+    """A flag was set."""
+    return Record(FLAG_SET, name, json.dumps({"is_on": is_on}), actor, reason)
+
+
+def frozen_record(is_frozen: bool, actor: str, reason: str) -> Record:
+    """Growth was frozen, or thawed."""
+    payload = json.dumps({"is_frozen": is_frozen})
+    return Record(FROZEN_SET, "rollouts", payload, actor, reason)
+
+
+def variant_record(
+    model: str, version: int, is_disabled: bool, actor: str, reason: str
+) -> Record:
+    """A version was taken out, or back in."""
+    payload = {"model": model, "version": version, "is_disabled": is_disabled}
+    subject = f"{model}/{version}"
+    return Record(VARIANT_SET, subject, json.dumps(payload), actor, reason)
+
+
+def resource_record(
+    kind: str, name: str, body: Mapping[str, Any] | None, actor: str, reason: str
+) -> Record:
+    """A resource was put, or deleted when there is no body."""
+    if body is None:
+        payload = json.dumps({"kind": kind})
+        return Record(RESOURCE_DELETED, name, payload, actor, reason)
+    payload = json.dumps({"kind": kind, "body": body})
+    return Record(RESOURCE_PUT, name, payload, actor, reason)
+
+
+def request_record(
+    request_id: str, answer: Mapping[str, Any], actor: str, reason: str
+) -> Record:
+    """A command with a request id was carried out, with this answer."""
+    return Record(REQUEST_DONE, request_id, json.dumps(answer), actor, reason)
+
+
 def _read_route(record: Record) -> RouteState:
     payload = json.loads(record.payload)
-    claims = []
-    for version, text in payload["claims"].items():
-        packed = base64.b64decode(text, validate=True)
-        claims.append((int(version), struct.unpack(f"<{len(packed) // 2}H", packed)))
-    rest = payload["rest"]
     return RouteState(
         name=record.subject,
         model=str(payload["model"]),
         audience=str(payload["audience"]),
         salt=str(payload["salt"]),
         revision=int(payload["revision"]),
-        buckets=BucketMap(None if rest is None else int(rest), tuple(sorted(claims))),
+        buckets=load_map(payload),
     )

@@ -40,6 +40,7 @@ from router.plan.plan import (
     Unit,
     Variant,
 )
+from router.plan.rollout import ScopeState
 
 # A sum of single-precision shares misses 1 by its rounding: a random forest of 30 trees
 # was seen to answer 1.0000004. Sixteen times that is still no other mistake's size.
@@ -78,6 +79,12 @@ class States:
     """Versions in each model's repository."""
     routes: Mapping[str, RouteState] = field(default_factory=dict)
     keys: tuple[MintKey, ...] = ()
+    scopes: Mapping[str, ScopeState] = field(default_factory=dict)
+    """What is stored of each rollout's scopes."""
+    disabled: frozenset[tuple[str, int]] = frozenset()
+    """(model, version) taken out at run time."""
+    shadows_off: frozenset[str] = frozenset()
+    """Scopes and rollouts whose shadows are turned off."""
 
 
 def compile_plan(config: Config, states: States) -> Plan:
