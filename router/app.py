@@ -34,6 +34,7 @@ from router.control.listeners import (
 )
 from router.control.options import engine_options, find_runtime_library
 from router.control.reload import Means, Reloader
+from router.control.renewals import Renewals
 from router.control.rundir import RunDirectory
 from router.control.serving import Serving
 from router.control.tls import Certificates
@@ -101,12 +102,14 @@ def serve(path: str | Path) -> int:
         certificates.start()
         serving = Serving(guard.snapshot, clock)
         watchers = Watchers(serving, engine.send)
-        _serve_ops(listeners, guard, serving, certificates, stack)
         store = SqliteLog(config.server.state, clock)
         stack.callback(store.close)
         means = Means(guard, store, clock, secrets.token_bytes, checks)
         versions = Versions(guard, find_runtime_library())
         reloader = Reloader(Path(path), means, serving, versions)
+        renewals = reloader.renewals
+        stack.callback(renewals.close)
+        _serve_ops(listeners, guard, serving, certificates, renewals, stack)
         reloader.start(config)
         lifecycle = Lifecycle(
             Actions(
@@ -188,6 +191,7 @@ def _serve_ops(
     guard: Guard,
     serving: Serving,
     certificates: Certificates,
+    renewals: Renewals,
     stack: ExitStack,
 ) -> None:
     if not listeners.ops:
@@ -219,7 +223,8 @@ def _serve_ops(
             for one in certificates.statuses()
         ]
 
-    registry = registry_of(SnapshotCollector(guard.snapshot, status, build, tls))
+    collector = SnapshotCollector(guard.snapshot, status, build, tls, renewals.statuses)
+    registry = registry_of(collector)
     sources = OpsSources(lambda: exposition(registry), serving.unready_reasons)
     for listener in listeners.ops:
         server = OpsServer(ops_application(sources), listener.socket)

@@ -10,6 +10,7 @@ file.
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +22,13 @@ from router.config.load import load_config
 from router.config.model import served_versions, stable_of
 from router.control.apply import ControlLog, Entropy, apply_config
 from router.control.files import FileState, has_changed, look_at
+from router.control.renewals import Look, Renewals
 from router.control.serving import Served, Serving
 from router.control.state import NOTHING, fold
 from router.control.versions import Key, Loader, Loading, Versions, catalogue_of
 from router.errors import ConfigError, RouterError
-from router.models.repository import find_served, list_models
+from router.models.repository import ModelFile, find_served, list_models
+from router.models.upstream import RemoteVersion
 from router.plan.compile import compile_plan
 from router.plan.diff import diff_plans
 from router.plan.encode import encode
@@ -66,6 +69,10 @@ class Reloader:
         self._config: Config | None = None
         self._known = NOTHING
         self._file = FileState(None, b"")
+        # What the last configuration was made from, for versions that are renewed.
+        self._listed: dict[str, tuple[int, ...]] = {}
+        self._files: tuple[ModelFile | RemoteVersion, ...] = ()
+        self.renewals = Renewals(means.clock)
 
     def start(self, config: Config) -> None:
         """Let the first configuration take effect; RouterError when it cannot."""
@@ -73,9 +80,11 @@ class Reloader:
         self._take(config)
 
     def poll(self) -> bool:
-        """Reload when the file has changed; whether it did."""
+        """Reload when the file has changed, else renew what is due; whether it did."""
         now = look_at(self._path, self._file)
         if not has_changed(self._file, now):
+            for key in self.renewals.due():
+                self.renewals.tried(key, self._renew(key))
             return False
         self._file = now
         self.reload("the file has changed")
@@ -101,16 +110,37 @@ class Reloader:
         self._serving.put(failed)
         return False
 
-    def _take(self, config: Config, reason: str = "start") -> None:
-        listed = list_models(config)
-        stables = {
-            model.name: stable_of(model, served_versions(model, listed[model.name]))
-            for model in config.models
-        }
-        loading = self._versions.load(config, find_served(config, listed), stables)
+    def _renew(self, key: Key) -> bool:
+        """Load one version anew, as the configuration has it that serves; whether it
+        can serve. Nothing else is touched, and on any problem nothing at all."""
+        assert self._config is not None
+        try:
+            return self._take(self._config, "a version is loaded again", key)
+        except RouterError as error:
+            _report("a version is loaded again", str(error))
+        return False
+
+    def _take(
+        self, config: Config, reason: str = "start", renewed: Key | None = None
+    ) -> bool:
+        """Whether the renewed version can serve, if it is one that is renewed."""
+        if renewed is None:
+            listed = list_models(config)
+            files = find_served(config, listed)
+            only = None
+        else:
+            listed, files, only = self._listed, self._files, frozenset({renewed})
+        stables = _stables(config, listed)
+        looks = {(file.model, file.version): Look.at(file) for file in files}
+        loading = self._versions.load(config, files, stables, only)
         try:
             if loading.problems:
                 raise ConfigError(loading.problems)
+            if renewed is not None and renewed in loading.unavailable:
+                self._versions.keep_absent(loading, renewed)
+                catalogue = catalogue_of(loading, stables)
+                self._serving.put(replace(self._serving.served, catalogue=catalogue))
+                return False
             plan, table = self._publish(config, listed, loading, reason)
         except BaseException:
             self._versions.discard(loading)
@@ -129,6 +159,10 @@ class Reloader:
         _report_published(self._plan, plan, revision, reason)
         self._warn_about_server(config)
         self._plan, self._config = plan, config
+        if renewed is None:
+            self._listed, self._files = listed, files
+            self.renewals.take(looks, loading.unavailable)
+        return True
 
     def _publish(
         self,
@@ -153,6 +187,13 @@ class Reloader:
     def _warn_about_server(self, config: Config) -> None:
         if self._config is not None and self._config.server != config.server:
             log.warning("server settings take effect at the next start")
+
+
+def _stables(config: Config, listed: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    return {
+        model.name: stable_of(model, served_versions(model, listed[model.name]))
+        for model in config.models
+    }
 
 
 def without_unavailable(plan: Plan, unavailable: frozenset[Key]) -> Plan:

@@ -94,8 +94,12 @@ class Versions:
         config: Config,
         files: Iterable[ModelFile | RemoteVersion],
         stables: Mapping[str, int],
+        only: frozenset[Key] | None = None,
     ) -> Loading:
-        """Load what is new. With problems in the result, call `discard` with it."""
+        """Load what is new. With problems in the result, call `discard` with it.
+
+        With `only` the others are taken as they are, whatever their files look like.
+        """
         models = {model.name: model for model in config.models}
         is_start = not self._current
         versions: dict[Key, Loaded] = {}
@@ -105,7 +109,8 @@ class Versions:
             key = file.model, file.version
             before = self._current.get(key)
             identity = self._identity(models[file.model], file, stables[file.model])
-            if before and before.entry.is_loaded and before.identity == identity:
+            is_same = before and before.entry.is_loaded and before.identity == identity
+            if before and (is_same or (only is not None and key not in only)):
                 versions[key] = before
             else:
                 anew.append((file, identity))
@@ -121,7 +126,7 @@ class Versions:
             key = file.model, file.version
             before = self._current.get(key)
             stable = versions.get((file.model, stables[file.model]))
-            loaded = self._load(file, identity, stable)
+            loaded = self._load(file, identity, stable, before)
             versions[key] = loaded
             if loaded.entry.is_loaded:
                 fresh.add(key)
@@ -135,9 +140,11 @@ class Versions:
                 "it_has": _words(versions[key].entry),
                 "stable_has": _words(versions[key[0], stables[key[0]]].entry),
             }
-            log.error("a version cannot stand in for stable", extra={"fields": fields})
             differs = _without(versions[key], MISMATCH)
             before = self._current.get(key)
+            if before is None or before.entry.reason != MISMATCH:
+                event = "a version cannot stand in for stable"
+                log.error(event, extra={"fields": fields})
             if not _may_be_absent(key, stables, before, is_start):
                 problems.append(_mismatch_problem(key))
             versions[key] = differs
@@ -145,12 +152,18 @@ class Versions:
 
     def discard(self, loading: Loading) -> None:
         """Forget what was loaded for nothing. The current versions stay."""
-        for key in loading.fresh - self._current.keys():
+        held = _loaded(self._current)
+        for key in loading.fresh - held:
             self._engine.unload(*key)
-        for key in loading.fresh & self._current.keys():
+        for key in loading.fresh & held:
             # The engine has the new one for its next table: it is never taken for the
             # old one again, whatever the file looks like then.
             self._current[key] = replace(self._current[key], identity=NOTHING)
+
+    def keep_absent(self, loading: Loading, key: Key) -> None:
+        """A version that was away still is; only the reason may be another one."""
+        self.discard(loading)
+        self._current[key] = loading.versions[key]
 
     def commit(self, loading: Loading) -> None:
         """The table was published: unload what it does not route to."""
@@ -181,20 +194,22 @@ class Versions:
         file: ModelFile | RemoteVersion,
         identity: Identity,
         stable: Loaded | None,
+        before: Loaded | None,
     ) -> Loaded:
         fields = {"model": file.model, "version": file.version}
         try:
             data, options = b"", dict(identity.options)
             if isinstance(file, RemoteVersion):
-                options = file.options() | _signature_options(file, stable)
+                options = file.options()
+                known = _known_signature(before, identity)
+                options |= known or _signature_options(file, stable)
             else:
                 data = file.read()
             report = self._engine.load(file.model, file.version, data, options)
         except (EngineError, ModelError) as error:
-            log.error(
-                "a version cannot be loaded",
-                extra={"fields": {**fields, "problem": str(error)}},
-            )
+            if before is None or before.entry.reason != str(error):
+                event, more = "a version cannot be loaded", {"problem": str(error)}
+                log.error(event, extra={"fields": fields | more})
             return Loaded(identity, VersionEntry(file.version, False, str(error)))
         for warning in report["warnings"]:
             fields_of_warning = {**fields, "warning": warning}
@@ -300,6 +315,24 @@ def _signature(entry: VersionEntry) -> tuple[frozenset[Tensor], frozenset[Tensor
 
 def _is_remote(item: tuple[ModelFile | RemoteVersion, Identity]) -> bool:
     return isinstance(item[0], RemoteVersion)
+
+
+def _known_signature(before: Loaded | None, identity: Identity) -> dict[str, str]:
+    """What is known already when nothing but certificates is new: the server may be
+    away just then, and replacing a certificate must not depend on it."""
+    if before is None or not before.entry.is_loaded:
+        return {}
+    if _but_certificates(before.identity) != _but_certificates(identity):
+        return {}
+    entry = before.entry
+    return signature_options(
+        Signature(entry.platform, _described(entry.inputs), _described(entry.outputs))
+    )
+
+
+def _but_certificates(identity: Identity) -> dict[str, str]:
+    pems = {"tls_ca", "tls_cert", "tls_key"}
+    return {name: text for name, text in identity.options if name not in pems}
 
 
 def _signature_options(file: RemoteVersion, stable: Loaded | None) -> dict[str, str]:

@@ -56,7 +56,7 @@ class RemoteVersion:
             options |= {"tls": "1", "tls_name": upstream.tls.name or ""}
             options |= {
                 f"tls_{name}": text.decode("latin-1")
-                for name, text in self._pem(upstream.tls).items()
+                for name, text in self.pem(upstream.tls).items()
             }
         return options
 
@@ -89,7 +89,7 @@ class RemoteVersion:
         tls = self.upstream.tls
         if tls is None:
             return grpc.insecure_channel(target, options)
-        pem = self._pem(tls)
+        pem = self.pem(tls)
         if tls.name:
             options.append(("grpc.ssl_target_name_override", tls.name))
         credentials = grpc.ssl_channel_credentials(
@@ -97,7 +97,8 @@ class RemoteVersion:
         )
         return grpc.secure_channel(target, credentials, options)
 
-    def _pem(self, tls: UpstreamTls) -> dict[str, bytes]:
+    def pem(self, tls: UpstreamTls) -> dict[str, bytes]:
+        """The files as they are now. ModelError when one cannot be read."""
         files = {"ca": tls.ca, "cert": tls.cert, "key": tls.key}
         texts = {}
         for name, path in files.items():

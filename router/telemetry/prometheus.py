@@ -25,6 +25,8 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from router.telemetry.status import RenewalStatus
+
 Snapshot = Mapping[str, Any]
 Labels = tuple[str, ...]
 
@@ -72,9 +74,10 @@ class SnapshotCollector(Collector):
         status: Callable[[], ConfigStatus],
         build: Mapping[str, str],
         tls: Callable[[], Iterable[TlsStatus]] = tuple,
+        renewals: Callable[[], Iterable[RenewalStatus]] = tuple,
     ) -> None:
         self._snapshot, self._status, self._build = snapshot, status, dict(build)
-        self._tls = tls
+        self._tls, self._renewals = tls, renewals
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not take a snapshot."""
@@ -85,7 +88,9 @@ class SnapshotCollector(Collector):
         yield from _requests(snapshot)
         yield from _stages(snapshot)
         yield from _routes(snapshot)
-        yield from _versions(snapshot)
+        renewals = tuple(self._renewals())
+        yield from _versions(snapshot, [one for one in renewals if one.is_absent])
+        yield from _renewals(renewals)
         yield from _workers(snapshot)
         yield from _upstreams(snapshot)
         yield from _server(snapshot)
@@ -255,7 +260,7 @@ def _routes(snapshot: Snapshot) -> Iterator[Metric]:
     )
 
 
-def _versions(snapshot: Snapshot) -> Iterator[Metric]:
+def _versions(snapshot: Snapshot, absent: list[RenewalStatus]) -> Iterator[Metric]:
     versions = snapshot["versions"]
     labels = "model", "version"
 
@@ -279,11 +284,35 @@ def _versions(snapshot: Snapshot) -> Iterator[Metric]:
         yield _counter(name, text, labels, rows(value))
     for name, text, value in (
         ("router_version_memory_bytes", "Memory held.", lambda v: v["memory_bytes"]),
-        ("router_version_ready", "1 when it can answer.", lambda v: v["is_ready"]),
         ("router_queue_depth", "Attempts waiting.", lambda v: v["queued"]),
         ("router_breaker_open", "1 when taken out.", lambda v: v["breaker"] == "open"),
     ):
         yield _gauge(name, text, labels, rows(value))
+    ready = rows(lambda v: v["is_ready"])
+    away: list[tuple[Labels, float]] = [((v.model, str(v.version)), 0) for v in absent]
+    yield _gauge("router_version_ready", "1 when it can answer.", labels, ready + away)
+
+
+def _renewals(statuses: tuple[RenewalStatus, ...]) -> Iterator[Metric]:
+    if not statuses:
+        return
+
+    def rows(value: Callable[[RenewalStatus], float], of: Iterable[RenewalStatus]
+             ) -> list[tuple[Labels, float]]:  # fmt: skip
+        return [((one.model, str(one.version)), value(one)) for one in of]
+
+    labels = "model", "version"
+    with_tls = [one for one in statuses if one.has_tls]
+    yield _counter("router_version_retries", "Tries to bring back one that is away.",
+                   labels, rows(lambda one: one.retries, statuses))  # fmt: skip
+    if not with_tls:
+        return
+    yield _gauge("router_upstream_tls_reload_successful",
+                 "1 when the newest certificate files are in use.",
+                 labels, rows(lambda one: one.is_tls_current, with_tls))  # fmt: skip
+    yield _gauge("router_upstream_tls_certificate_expiry_timestamp_seconds",
+                 "When our own certificate expires; 0 without one.",
+                 labels, rows(lambda one: one.expires_at_s, with_tls))  # fmt: skip
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from certificates import Authority
 
 from router import testing
 
@@ -119,3 +120,67 @@ def test_a_server_that_dies_costs_no_answer(
             assert set(served(front)) == {1, 2}
             dying.kill()
             assert set(served(front)) == {1}
+
+
+def ready_server(directory: Path, port: int, **settings: Any) -> testing.Server:
+    testing.write_model(directory / "models", "inner", {7: testing.tag(7)})
+    inner = {"name": "inner", "repository": str(directory / "models/inner")}
+    address = f"127.0.0.1:{port}"
+    listening = {"listen": address, **settings}
+    made = testing.Server(directory, {"models": [inner]}, settings=listening)
+    made.address = address
+    return made
+
+
+def test_a_server_that_comes_later_is_found_without_anybody_asking(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (port,) = testing.free_ports(1)
+    versions = {2: upstream(f"127.0.0.1:{port}", model="inner")}
+    name, labels = "router_version_ready", {"model": "tag", "version": "2"}
+    with testing.Server(tmp_path, front_config(tmp_path, versions)) as front:
+        assert set(served(front)) == {1}
+        assert front.metric(name, **labels) == 0
+        with ready_server(tmp_path_factory.mktemp("late"), port):
+            testing.wait_until(
+                lambda: front.metric(name, **labels) == 1, "it is back", 40
+            )
+            assert set(served(front)) == {1, 2}
+        whole = front.log.read_text()
+        assert whole.count("a version cannot be loaded") == 1
+
+
+def test_an_upstreams_certificates_are_replaced_without_a_reload(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Both sides move to another authority; the client's files come last."""
+    old, new = Authority("old"), Authority("new")
+    directory = tmp_path_factory.mktemp("secure")
+    cert, key = old.issue().write(directory)
+    clients = directory / "clients.pem"
+    clients.write_bytes(old.pem + new.pem)
+    tls = {"cert": str(cert), "key": str(key), "client_ca": str(clients)}
+    own_cert, own_key = old.issue("us").write(tmp_path, "us")
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(old.pem)
+    own = {"ca": str(ca), "cert": str(own_cert), "key": str(own_key)}
+    reloaded = "router_upstream_tls_reload_successful"
+    expiry = "router_upstream_tls_certificate_expiry_timestamp_seconds"
+    (port,) = testing.free_ports(1)
+    with ready_server(directory, port, tls=tls):
+        versions = {2: upstream(f"127.0.0.1:{port}", model="inner", tls=own)}
+        with testing.Server(tmp_path, front_config(tmp_path, versions)) as front:
+            assert set(served(front)) == {1, 2}
+            before = front.metric(expiry)
+            ca.write_text("nonsense")
+            testing.wait_until(lambda: front.metric(reloaded) == 0, "it is refused")
+            assert set(served(front)) == {1, 2}
+            ca.write_bytes(new.pem)
+            new.issue("us", valid_days=(-1, 90)).write(tmp_path, "us")
+            new.issue().write(directory)
+            testing.wait_until(
+                lambda: front.metric(reloaded) == 1 and front.metric(expiry) > before,
+                "it is taken",
+            )
+            testing.wait_until(lambda: set(served(front)) == {1, 2}, "both serve", 20)
+            assert front.metric("router_config_last_reload_successful") == 1

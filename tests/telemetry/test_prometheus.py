@@ -22,6 +22,7 @@ from router.telemetry.prometheus import (
     exposition,
     registry_of,
 )
+from router.telemetry.status import RenewalStatus
 
 NAMES = {
     "grpc_server_handled": "counter",
@@ -70,6 +71,9 @@ NAMES = {
     "router_version_memory_bytes": "gauge",
     "router_version_overruns": "counter",
     "router_version_ready": "gauge",
+    "router_version_retries": "counter",
+    "router_upstream_tls_reload_successful": "gauge",
+    "router_upstream_tls_certificate_expiry_timestamp_seconds": "gauge",
     "router_version_run_seconds": "counter",
     "router_version_terminated": "counter",
 }
@@ -139,7 +143,13 @@ def page():
     status = ConfigStatus("c" * 16, "a" * 16, False, 1_700_000_000.0)
     tls = [TlsStatus("data", True, 1_800_000_000.0), TlsStatus("admin", False, 1.0)]
     build = {"version": "1.2.3"}
-    collector = SnapshotCollector(snapshot, status_of(status), build, lambda: tls)
+    renewals = [
+        RenewalStatus("m", 3, True, 4),
+        RenewalStatus("m", 2, False, 0, True, False, 2.0),
+    ]
+    collector = SnapshotCollector(
+        snapshot, status_of(status), build, lambda: tls, lambda: renewals
+    )
     text, content_type = exposition(registry_of(collector))
     assert content_type.startswith("text/plain")
     return text.decode()
@@ -208,6 +218,17 @@ def test_a_listener_says_whether_its_newest_certificate_is_in_use(page):
     expiry = "router_tls_certificate_expiry_timestamp_seconds"
     assert value(page, expiry, listener="data") == 1_800_000_000
     assert value(page, "router_tls_handshakes_total", outcome="ok") == 11
+
+
+def test_a_version_that_is_away_is_not_ready_and_its_tries_are_counted(page):
+    assert value(page, "router_version_ready", model="m", version="3") == 0
+    assert value(page, "router_version_retries_total", model="m", version="3") == 4
+
+
+def test_an_upstream_says_whether_its_newest_certificate_is_in_use(page):
+    assert value(page, "router_upstream_tls_reload_successful", version="2") == 0
+    expiry = "router_upstream_tls_certificate_expiry_timestamp_seconds"
+    assert value(page, expiry, version="2") == 2
 
 
 def test_stock_grpc_dashboards_find_their_names(page):
