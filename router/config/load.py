@@ -116,13 +116,17 @@ def read_config(data: bytes | str, file: str, checks: Checks = NO_CHECKS) -> Con
 def read_mapping(data: bytes | str, file: str, model: type[Read]) -> Read:
     """Another strict YAML file (a manifest) as `model`, by the same rules."""
     document = parse_document(data, file)
-    if not document.findings:
+    if document.value is not None:
         try:
-            return model.model_validate(document.value)
+            made = model.model_validate(document.value)
         except ValidationError as error:
             for detail in error.errors():
-                found = from_schema(detail, document.value)
-                document.findings.append((found, document.line_of(found.path)))
+                found = from_schema(detail, document.value, model)
+                if not _is_about_dead(found.path, document.dead):
+                    document.findings.append((found, document.line_of(found.path)))
+        else:
+            if not document.findings:
+                return made
     raise ConfigError(document.problems())
 
 

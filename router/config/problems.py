@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from router.config.audience import OPERATORS, Audience
 from router.config.config import Config
+from router.config.manifest import Artefact, Input, Training
 from router.config.model import (
     Model,
     Output,
@@ -61,6 +62,11 @@ _MAPPINGS: dict[str, type[BaseModel]] = {
     "layers": Layer,
     "routes": Route,
     "split": Share,
+    "inputs": Input,
+    "training": Training,
+    "data": Artefact,
+    "preprocessing": Artefact,
+    "configuration": Artefact,
 }
 _CONDITION_KEYS = ("key", "all", "any", "not", "audience", *OPERATORS)
 
@@ -171,14 +177,16 @@ def _step(value: Any, part: str | int, under: str | int) -> str | int | None:
     return None
 
 
-def from_schema(error: ErrorDetails, value: Any) -> Finding:
-    """One error of the schema as a finding."""
+def from_schema(
+    error: ErrorDetails, value: Any, root: type[BaseModel] = Config
+) -> Finding:
+    """One error of the schema as a finding; `root` is what the file holds."""
     kind, location = error["type"], error["loc"]
     path = resolve(value, location)
     if kind == "missing":
         return Finding((*path, location[-1]), _MESSAGES[kind])
     if kind == "extra_forbidden":
-        return Finding(path, _MESSAGES[kind], "", _key_remedy(path))
+        return Finding(path, _MESSAGES[kind], "", _key_remedy(path, root.model_fields))
     message = _MESSAGES.get(kind) or _sentence(error["msg"])
     remedy = _REMEDIES.get(kind, "")
     if kind == "literal_error":
@@ -199,11 +207,11 @@ def _sentence(message: str) -> str:
     return message[:1].lower() + message[1:]
 
 
-def _key_remedy(path: Path) -> str:
+def _key_remedy(path: Path, known: Iterable[str]) -> str:
     word = str(path[-1])
     parents = [part for part in path[:-1] if isinstance(part, str)]
     if not parents:
-        return did_you_mean(word, Config.model_fields)
+        return did_you_mean(word, known)
     if "when" in parents:
         return did_you_mean(word, _CONDITION_KEYS)
     if parents[-1] == "runtime" and "versions" in parents:

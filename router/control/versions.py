@@ -55,6 +55,7 @@ class Identity:
 
     signs: tuple[int, ...]
     checksums: tuple[tuple[str, str], ...]
+    """By file; without a name, what is wrong with the manifest."""
     options: tuple[tuple[str, str], ...]
 
 
@@ -185,7 +186,7 @@ class Versions:
         options |= guard_options(model, file.version, stable)
         return Identity(
             _signs(file),
-            tuple(sorted(file.manifest.files.items())),
+            tuple(sorted({**file.manifest.files, "": file.refusal}.items())),
             tuple(sorted(options.items())),
         )
 

@@ -10,8 +10,9 @@ import errno
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from router.config.config import Config
@@ -22,7 +23,7 @@ from router.config.model import (
     settings_of,
     upstream_versions,
 )
-from router.errors import ModelError, RouterError
+from router.errors import ConfigError, ModelError, Problem, RouterError
 from router.models.beneath import read_beneath
 from router.models.external import (
     NODES_MAX,
@@ -53,6 +54,8 @@ class ModelFile:
     path: Path
     manifest: Manifest
     is_external_data_allowed: bool = False
+    refusal: str = ""
+    """What is wrong with the manifest: nothing can be checked against it then."""
 
     def read(self) -> bytes:
         """The model's bytes, checked against the manifest; ModelError if they fail.
@@ -60,6 +63,8 @@ class ModelFile:
         With external data allowed, the files it names are checked too and their weights
         are put into the bytes: nothing that runs opens a file.
         """
+        if self.refusal:
+            raise _wrong(self, self.refusal)
         data = _read(self, self.path)
         _verify(self, FILE_NAME, data)
         contents = _survey(self, data)
@@ -115,8 +120,12 @@ def find_version(
         raise ModelError(
             model, version, f"no {version}/{FILE_NAME} inside the model's repository"
         )
-    manifest = read_manifest(root, version)
-    return ModelFile(model, version, path, manifest, is_external_data_allowed)
+    manifest, refusal = Manifest(), ""
+    try:
+        manifest = read_manifest(root, version)
+    except ConfigError as error:
+        refusal = "; ".join(_brief(problem, root) for problem in error.problems)
+    return ModelFile(model, version, path, manifest, is_external_data_allowed, refusal)
 
 
 def find_served(
@@ -156,17 +165,26 @@ def _served(model: Model, version: int) -> ModelFile | RemoteVersion:
 
 
 def _find(root: Path, version: int) -> Path | None:
-    path = _inside(root, root / str(version) / FILE_NAME)
-    return path if path is not None and path.is_file() else None
+    """Where a version's model is; None when there is none inside the repository.
 
-
-def _inside(root: Path, path: Path) -> Path | None:
-    """The path with its links resolved, if that is inside the root."""
+    A folder that cannot be looked into (rights, a server that is away) is not an empty
+    one: the path is given, and whoever reads it is told what is wrong.
+    """
+    path = root / str(version) / FILE_NAME
     try:
         resolved = path.resolve(strict=True)
-    except (OSError, RuntimeError):  # missing, or a ring of links
-        return None
-    return resolved if resolved.is_relative_to(root.resolve()) else None
+        is_file = stat.S_ISREG(resolved.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):
+        return None  # missing, or a ring of links
+    except OSError as error:
+        return None if error.errno == errno.ELOOP else path
+    return resolved if is_file and resolved.is_relative_to(root.resolve()) else None
+
+
+def _brief(problem: Problem, root: Path) -> str:
+    """A problem without the path of the repository: clients are told of it."""
+    file = os.path.relpath(problem.file, root)
+    return str(replace(problem, file=file))
 
 
 def _survey(file: ModelFile, data: bytes) -> Contents:

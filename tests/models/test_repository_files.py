@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from router.config.config import Config
-from router.config.manifest import Input, Manifest
+from router.config.manifest import Artefact, Input, Manifest, Training
 from router.errors import ConfigError, ModelError
 from router.models.external import external_paths
 from router.models.manifest import read_manifest
@@ -153,6 +153,89 @@ def test_a_wrong_manifest_is_a_problem_of_its_file(tmp_path: Path, text: str) ->
         read_manifest(tmp_path, 1)
 
 
+def test_every_problem_of_both_manifests_is_found_in_one_run(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "manifest.yaml",
+        b"tags: {a: b}\ntags: {a: c}\nfiles: {../x: abc}\ntraning: {}\n",
+    )
+    write(
+        tmp_path,
+        "1/manifest.yaml",
+        b"data: {name: sales}\ncreated: yesterday\n"
+        b"inputs: {X: {features: [a, b, a]}}\n",
+    )
+    with pytest.raises(ConfigError) as caught:
+        read_manifest(tmp_path, 1)
+    shared, own = tmp_path / "manifest.yaml", tmp_path / "1" / "manifest.yaml"
+    assert [str(problem) for problem in caught.value.problems] == [
+        f"{shared}:2: tags: this key is given twice; the first is on line 1",
+        f"{shared}:3: files.../x: a file lies in the version's folder: write its path"
+        " from there (found '../x')",
+        f"{shared}:3: files.../x: a SHA-256 is 64 digits of 0-9 and a-f, as sha256sum"
+        " prints it (found 'abc')",
+        f"{shared}:4: traning: unknown key; did you mean 'training'?",
+        f"{own}:1: data: needs a uri, a sha256 or both: a name alone finds nothing",
+        f"{own}:2: created: write a time such as 2030-01-31T12:00:00Z"
+        " (found 'yesterday')",
+        f"{own}:3: inputs.X.features: each column has a name of its own; given"
+        " twice: a",
+    ]
+
+
+def test_a_wrong_manifest_refuses_its_version_and_no_other(tmp_path: Path) -> None:
+    for version in (1, 2):
+        write(tmp_path, f"{version}/model.onnx", linear())
+    write(tmp_path, "2/manifest.yaml", b"fils: {}")
+    assert find_version("m", tmp_path, 1).read()
+    with pytest.raises(ModelError, match=r"version 2: 2/manifest\.yaml:1: fils: unk"):
+        find_version("m", tmp_path, 2).read()
+
+
+def test_what_made_a_version_is_kept_key_by_key(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        "manifest.yaml",
+        b"training: {repository: 'git@example.com:risk.git', commit: main}\n"
+        b"data: {name: sales, uri: 's3://sales/2029'}\n"
+        b"preprocessing: {name: scaler, sha256: " + b"a" * 64 + b"}\n"
+        b"description: all of them\n",
+    )
+    write(
+        tmp_path,
+        "1/manifest.yaml",
+        b"training: {commit: 1a2b3c, run: '77'}\n"
+        b"data: [{name: sales, uri: 's3://sales/2030'}, {name: x, uri: y}]\n"
+        b"configuration: {name: params.yaml, uri: here}\n"
+        b"created: 2030-01-31T12:00:00Z\n",
+    )
+    assert read_manifest(tmp_path, 1) == Manifest(
+        training=Training(
+            repository="git@example.com:risk.git", commit="1a2b3c", run="77"
+        ),
+        data=(
+            Artefact(name="sales", uri="s3://sales/2030"),
+            Artefact(name="x", uri="y"),
+        ),
+        preprocessing=(Artefact(name="scaler", sha256="a" * 64),),
+        configuration=(Artefact(name="params.yaml", uri="here"),),
+        created="2030-01-31T12:00:00Z",
+        description="all of them",
+    )
+
+
+def test_a_folder_that_cannot_be_looked_into_is_not_an_empty_one(
+    tmp_path: Path,
+) -> None:
+    # A name too long for the file system stands for every error that is not "no such
+    # file": the tests may run as root, whom no rights keep out.
+    write(tmp_path, "1/model.onnx")
+    (tmp_path / "2").symlink_to("x" * 300)
+    assert list_versions(tmp_path) == (1, 2)
+    with pytest.raises(ModelError, match=r"2/manifest\.yaml: .*name too long"):
+        find_version("m", tmp_path, 2).read()
+
+
 def test_a_manifest_that_cannot_be_read_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "manifest.yaml").mkdir()
     with pytest.raises(ConfigError, match="directory"):
@@ -185,11 +268,11 @@ def test_external_data_that_is_allowed_has_to_be_in_the_manifest(
 
 
 def test_external_data_stays_in_its_folder(tmp_path: Path) -> None:
-    write(tmp_path, "1/model.onnx", linear("../secret"))
-    write(tmp_path, "secret", b"s")
-    manifest = f"files: {{../secret: {digest(b's')}}}"
+    write(tmp_path, "1/model.onnx", linear("link"))
+    (tmp_path / "1" / "link").symlink_to(write(tmp_path, "secret", b"s"))
+    manifest = f"files: {{link: {digest(b's')}}}"
     write(tmp_path, "1/manifest.yaml", manifest.encode())
-    with pytest.raises(ModelError, match="outside its folder"):
+    with pytest.raises(ModelError, match="outside its folder, or leads there by a"):
         find_version("m", tmp_path, 1, True).read()
 
 
