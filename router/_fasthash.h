@@ -19,11 +19,12 @@
 #include <stdint.h>
 
 #define FH_MAGIC 0x31425452u /* "RTB1" */
-#define FH_FORMAT 1u
+#define FH_FORMAT 2u
 #define FH_BUCKETS 10000u
 #define FH_VARIANTS_MAX 64u    /* a model's; one bitmask, and ordinals fit a byte */
 #define FH_ATTRIBUTES_MAX 64u  /* a model's; the engine keeps that many slots a call */
 #define FH_NODES_MAX 4096u     /* a rule's program; jumps are 16 bits */
+#define FH_SHADOWS_MAX 16u     /* a model's; one bitmask */
 #define FH_PIN_NONE (-1)
 #define FH_NONE 0xFFFFFFFFu
 #define FH_NO_BUCKET 0xFFFFu
@@ -50,6 +51,7 @@ typedef struct fh_header {
   fh_section maps;            /* uint8_t[FH_BUCKETS] each; count is the number of maps */
   fh_section shares;          /* uint16_t: basis points, see fh_rule.share_first */
   fh_section keys;            /* fh_key: prediction-id keys; the first one mints */
+  fh_section shadows;         /* fh_shadow */
   uint32_t cell_count;        /* counter cells a loop needs for this table */
   uint32_t reserved;
 } fh_header;
@@ -85,6 +87,8 @@ typedef struct fh_model {
   uint8_t output_kind, reserved[3];
   uint32_t queue_us_max;      /* predicted wait above which a request is shed */
   uint32_t reserved2;
+  double output_threshold;    /* a probability from here on is the second class */
+  uint32_t shadow_first, shadow_count;
 } fh_model;
 
 enum fh_variant_flags { FH_VARIANT_DISABLED = 1 };
@@ -124,6 +128,21 @@ typedef struct fh_rule {
   uint8_t variant, reason;    /* reason when it answers */
   uint8_t reserved[6];
 } fh_rule;
+
+/* A version that also runs a request that another one answers. It never changes the
+ * decision. It takes a request when its program accepts, and then by bucket (`map` of 0 and
+ * 1, sticky) or, with map FH_NONE, by drawing for each request. */
+typedef struct fh_shadow {
+  fh_text name;
+  uint64_t seed;              /* XXH64(salt, 0) */
+  uint32_t node_first, node_count; /* count 0: everyone */
+  uint32_t map;
+  uint32_t top_k;             /* places of a ranking that are compared */
+  double tolerance_abs, tolerance_rel;
+  uint16_t sample_bp;         /* of 10,000 requests, when there is no map */
+  uint8_t variant;            /* ordinal of the version that runs */
+  uint8_t reserved[5];
+} fh_shadow;
 
 enum fh_op {
   FH_OP_PRESENT = 0,          /* any value; its `no` branch is `absent` */
@@ -224,6 +243,7 @@ typedef struct fh_table {
   const uint8_t *maps;
   const uint16_t *shares;
   const fh_key *keys;
+  const fh_shadow *shadows;
 } fh_table;
 
 typedef struct fh_kernel_api {
@@ -233,6 +253,10 @@ typedef struct fh_kernel_api {
                uint64_t why_size);
   void (*route)(const fh_table *table, const fh_request *request, fh_decision *out);
   void (*count)(fh_cell *cell, const fh_decision *decision);
+  /* Which of the model's shadows take a request that was decided so: bit i for the i-th.
+   * The request's `random` has to be drawn, whether or not there is a unit. */
+  uint32_t (*shadows)(const fh_table *table, const fh_request *request,
+                      const fh_decision *decision);
 } fh_kernel_api;
 
 #endif

@@ -14,6 +14,7 @@ cdef extern from "_fasthash.h" nogil:
     const uint32_t FH_VARIANTS_MAX
     const uint32_t FH_ATTRIBUTES_MAX
     const uint32_t FH_NODES_MAX
+    const uint32_t FH_SHADOWS_MAX
     const int64_t FH_PIN_NONE
     const uint32_t FH_NONE
     const uint16_t FH_NO_BUCKET
@@ -98,6 +99,7 @@ cdef extern from "_fasthash.h" nogil:
         fh_section maps
         fh_section shares
         fh_section keys
+        fh_section shadows
         uint32_t cell_count
         uint32_t reserved
 
@@ -132,6 +134,9 @@ cdef extern from "_fasthash.h" nogil:
         uint8_t reserved[3]
         uint32_t queue_us_max
         uint32_t reserved2
+        double output_threshold
+        uint32_t shadow_first
+        uint32_t shadow_count
 
     ctypedef struct fh_variant:
         fh_text name
@@ -158,6 +163,19 @@ cdef extern from "_fasthash.h" nogil:
         uint8_t variant
         uint8_t reason
         uint8_t reserved[6]
+
+    ctypedef struct fh_shadow:
+        fh_text name
+        uint64_t seed
+        uint32_t node_first
+        uint32_t node_count
+        uint32_t map
+        uint32_t top_k
+        double tolerance_abs
+        double tolerance_rel
+        uint16_t sample_bp
+        uint8_t variant
+        uint8_t reserved[5]
 
     ctypedef struct fh_node:
         uint8_t op
@@ -225,6 +243,7 @@ cdef extern from "_fasthash.h" nogil:
         const uint8_t *maps
         const uint16_t *shares
         const fh_key *keys
+        const fh_shadow *shadows
 
     ctypedef struct fh_kernel_api:
         uint64_t (*xxh64)(
@@ -238,6 +257,10 @@ cdef extern from "_fasthash.h" nogil:
             const fh_table *table, const fh_request *request, fh_decision *out
         ) noexcept nogil
         void (*count)(fh_cell *cell, const fh_decision *decision) noexcept nogil
+        uint32_t (*shadows)(
+            const fh_table *table, const fh_request *request,
+            const fh_decision *decision,
+        ) noexcept nogil
 
 
 cdef fh_kernel_api* kernel_api() noexcept nogil

@@ -30,6 +30,15 @@ class Table:
         random: int = 0,
         regex: Regex | None = None,
     ) -> Decision: ...
+    def shadows(
+        self,
+        model: str,
+        attributes: Mapping[str, Value],
+        unit: bytes | None,
+        unit_source: int,
+        pin: int = -1,
+        random: int = 0,
+    ) -> tuple[int, ...]: ...
     def time_route(
         self, n: int, model: str, contexts: Sequence[tuple[Mapping[str, Value], bytes]]
     ) -> float: ...

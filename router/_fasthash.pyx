@@ -20,12 +20,14 @@ from libc.string cimport memcmp, memcpy, memset
 from router._fasthash_check cimport check_table
 from router._fasthash_digest cimport bucket_of, digest_of
 from router._fasthash_values cimport (
+    INTEGER_LENGTH_MAX,
     Semver,
     compare_semver,
     fh_locale_ready,
     parse_number,
     parse_semver,
     parse_time,
+    slot_text,
 )
 
 from router._fasthash_bytes import revision_of
@@ -74,42 +76,11 @@ cdef extern from *:
 
 cdef enum:
     WHY_SIZE = 256
-    INTEGER_LENGTH_MAX = 20  # -9223372036854775808
     SEEDS_KEPT = 4  # digests a request keeps; a model's rules share one layer as a rule
     BISECT_FROM = 8  # operands above which a search beats a scan
 
 
 # -- tests ---------------------------------------------------------------------------
-
-
-cdef inline bint slot_text(
-    const fh_slot *slot, uint8_t *scratch, const uint8_t **data, uint32_t *length
-) noexcept nogil:
-    """The value as text: a decimal integer, true or false, or the bytes themselves.
-
-    A double has no one spelling, so it has no text and every test of text is false.
-    """
-    cdef uint64_t rest
-    cdef uint32_t at = INTEGER_LENGTH_MAX
-    if slot.kind == FH_BYTES:
-        data[0], length[0] = slot.data, slot.length
-        return True
-    if slot.kind == FH_BOOL:
-        data[0] = <const uint8_t *>(b"true" if slot.integer else b"false")
-        length[0] = 4 if slot.integer else 5
-        return True
-    if slot.kind != FH_INT:
-        return False
-    rest = -<uint64_t>slot.integer if slot.integer < 0 else <uint64_t>slot.integer
-    while at == INTEGER_LENGTH_MAX or rest:
-        at -= 1
-        scratch[at] = <uint8_t>(c"0" + rest % 10)
-        rest = rest // 10
-    if slot.integer < 0:
-        at -= 1
-        scratch[at] = c"-"
-    data[0], length[0] = scratch + at, INTEGER_LENGTH_MAX - at
-    return True
 
 
 cdef inline bint is_among(
@@ -243,13 +214,13 @@ cdef inline bint passes(
 
 
 cdef inline bint accepts(
-    const fh_table *table, const fh_request *request, const fh_rule *rule
+    const fh_table *table, const fh_request *request, uint32_t first, uint32_t count
 ) noexcept nogil:
-    """Run the rule's program. Every jump is forward, so it ends."""
-    cdef const fh_node *program = table.nodes + rule.node_first
-    cdef uint32_t at = 0 if rule.node_count else FH_ACCEPT
+    """Run the program of a rule or shadow. Every jump is forward, so it ends."""
+    cdef const fh_node *program = table.nodes + first
+    cdef uint32_t at = 0 if count else FH_ACCEPT
     while at < FH_REJECT:
-        FH_ASSERT(at < rule.node_count)
+        FH_ASSERT(at < count)
         at = program[at].yes if passes(table, request, program + at) else program[at].no
     return at == FH_ACCEPT
 
@@ -338,7 +309,7 @@ cdef inline bint route_by_rule(
     cdef uint64_t digest = 0
     cdef uint32_t bucket = FH_NO_BUCKET, variant = rule.variant
     cdef uint8_t reason = rule.reason
-    if not accepts(table, request, rule):
+    if not accepts(table, request, rule.node_first, rule.node_count):
         return False
     if rule.map != FH_NONE:
         digest = digest_for(known, request, rule.seed)
@@ -383,6 +354,42 @@ cdef void route_request(
     )
 
 
+cdef inline bint takes(
+    const fh_table *table, const fh_request *request, const fh_shadow *shadow,
+    Digests *known,
+) noexcept nogil:
+    """Whether a shadow takes the request."""
+    cdef uint64_t digest
+    if not accepts(table, request, shadow.node_first, shadow.node_count):
+        return False
+    if shadow.map != FH_NONE:
+        digest = digest_for(known, request, shadow.seed)
+        return table.maps[<uint64_t>shadow.map * FH_BUCKETS + bucket_of(digest)] != 0
+    # Not the seed itself: without a unit a rule of that salt draws its bucket by it.
+    digest = digest_of(<const uint8_t *>&request.random, 8, ~shadow.seed)
+    return bucket_of(digest) < shadow.sample_bp
+
+
+cdef uint32_t find_shadows(
+    const fh_table *table, const fh_request *request, const fh_decision *decision
+) noexcept nogil:
+    """The shadows that take a decided request. None runs what answers anyway."""
+    cdef const fh_model *model = table.models + request.model
+    cdef const fh_shadow *shadow
+    cdef Digests known
+    cdef uint32_t i, found = 0
+    known.count = 0
+    for i in range(model.shadow_count):
+        shadow = table.shadows + model.shadow_first + i
+        if shadow.variant == decision.variant:
+            continue
+        if table.variants[model.variant_first + shadow.variant].flags & FH_VARIANT_DISABLED:
+            continue
+        if takes(table, request, shadow, &known):
+            found |= <uint32_t>1 << i
+    return found
+
+
 cdef void count_decision(fh_cell *cell, const fh_decision *decision) noexcept nogil:
     """Count a decision in its cell. Only the loop that owns the cell may call this."""
     fh_add_one(&cell.routed[decision.unit_source & 7])
@@ -399,6 +406,7 @@ API.xxh64 = digest_of
 API.check = check
 API.route = route_request
 API.count = count_decision
+API.shadows = find_shadows
 
 
 cdef fh_kernel_api* kernel_api() noexcept nogil:
@@ -614,6 +622,21 @@ cdef class Table:
             rollout_revision=out.rollout_revision,
             unit_source=out.unit_source,
         )
+
+    def shadows(
+        self, model: str, attributes, unit, unit_source: int, pin: int = -1,
+        random: int = 0,
+    ):
+        """Positions of the shadows that take a request which `route` serves."""
+        cdef _Filled filled = self.filled(model, attributes, unit, unit_source)
+        cdef fh_decision out
+        cdef uint32_t found = 0, i
+        filled.request.pin = pin
+        filled.request.random = random
+        route_request(&self.view, &filled.request, &out)
+        if out.outcome == FH_ROUTED:
+            found = find_shadows(&self.view, &filled.request, &out)
+        return tuple([i for i in range(FH_SHADOWS_MAX) if found >> i & 1])
 
     def time_route(self, n: int, model: str, contexts) -> float:
         """CPU seconds that `n` decisions take without the interpreter.

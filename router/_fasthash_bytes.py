@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 MAGIC = 0x31425452  # "RTB1"
-FORMAT = 1
-HEADER = struct.Struct("<IIQQ22III")
-MODEL = struct.Struct("<2I8I4I2d4I5B3x2I")
+FORMAT = 2
+HEADER = struct.Struct("<IIQQ24III")
+MODEL = struct.Struct("<2I8I4I2d4I5B3x2Id2I")
 VARIANT = struct.Struct("<2II2H2I")
 ATTRIBUTE = struct.Struct("<2II4x")
 RULE = struct.Struct("<2IQ6IBB6x")
+SHADOW = struct.Struct("<2IQ4I2dHB5x")
 NODE = struct.Struct("<BBHHHIIdd")
 TEXT = struct.Struct("<II")
 KEY = struct.Struct("<B7x32s")
@@ -76,6 +77,18 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """Who is taken (`program`, empty: everyone) and by which buckets or which share."""
+
+    name: str
+    seed: int
+    program: tuple[Node, ...]
+    buckets: bytes | None  # None: `sample_bp` of the requests
+    sample_bp: int
+    variant: int
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """One model: its variants, and its rules in order of precedence."""
 
@@ -87,6 +100,7 @@ class Model:
     cell_default: int
     on_missing: int
     pins: int
+    shadows: tuple[Shadow, ...] = ()
 
 
 def revision_of(data: bytes) -> int:
@@ -101,9 +115,10 @@ class _Reader:
     def __init__(self, data: bytes) -> None:
         self.data = data
         _, _, _, self.revision, *pairs = HEADER.unpack_from(data)
-        sections = list(zip(pairs[0:22:2], pairs[1:22:2], strict=True))
+        sections = list(zip(pairs[0:24:2], pairs[1:24:2], strict=True))
         self.models, self.variants, self.attributes, _, self.rules = sections[:5]
         self.nodes, self.operands, self.regexes, self.maps, self.shares = sections[5:10]
+        self.shadows = sections[11]
 
     def text(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
@@ -167,11 +182,29 @@ class _Reader:
             rollout_revision=rollout_revision,
         )
 
+    def shadow(self, index: int, attributes: tuple[Attribute, ...]) -> Shadow:
+        at = self.shadows[0] + index * SHADOW.size
+        offset, length, seed, first, count, map_index, _, _, _, sample_bp, variant = (
+            SHADOW.unpack_from(self.data, at)
+        )
+        buckets = None
+        if map_index != NONE:
+            buckets = self.text(self.maps[0] + map_index * BUCKET_COUNT, BUCKET_COUNT)
+        return Shadow(
+            name=self.text(offset, length).decode(),
+            seed=seed,
+            program=tuple(self.node(first + i, attributes) for i in range(count)),
+            buckets=buckets,
+            sample_bp=sample_bp,
+            variant=variant,
+        )
+
     def model(self, index: int) -> Model:
         at = self.models[0] + index * MODEL.size
         field = MODEL.unpack_from(self.data, at)
         variant_first, variant_count, attribute_first, attribute_count = field[2:6]
         rule_first, rule_count = field[6:8]
+        shadow_first, shadow_count = field[-2:]
         attributes = tuple(
             self.attribute(attribute_first + i) for i in range(attribute_count)
         )
@@ -189,6 +222,9 @@ class _Reader:
             cell_default=field[19],
             on_missing=field[20],
             pins=field[21],
+            shadows=tuple(
+                self.shadow(shadow_first + i, attributes) for i in range(shadow_count)
+            ),
         )
 
 

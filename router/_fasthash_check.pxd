@@ -114,6 +114,7 @@ cdef inline bint check_header(Checker *self) noexcept nogil:
         and check_section(self, header.maps, b"maps", FH_BUCKETS)
         and check_section(self, header.shares, b"shares", sizeof(uint16_t))
         and check_section(self, header.keys, b"keys", sizeof(fh_key))
+        and check_section(self, header.shadows, b"shadows", sizeof(fh_shadow))
     )
 
 
@@ -132,6 +133,7 @@ cdef inline void point(fh_table *table) noexcept nogil:
     table.maps = bytes + header.maps.offset
     table.shares = <const uint16_t *>(bytes + header.shares.offset)
     table.keys = <const fh_key *>(bytes + header.keys.offset)
+    table.shadows = <const fh_shadow *>(bytes + header.shadows.offset)
 
 
 cdef inline bint check_texts(Checker *self) noexcept nogil:
@@ -231,9 +233,9 @@ cdef inline bint check_operands(
 
 
 cdef inline bint check_node(
-    Checker *self, const fh_model *model, const fh_rule *rule, uint32_t local
+    Checker *self, const fh_model *model, uint32_t first, uint32_t count, uint32_t local
 ) noexcept nogil:
-    cdef int64_t index = <int64_t>rule.node_first + local
+    cdef int64_t index = <int64_t>first + local
     cdef const fh_node *node = self.table.nodes + index
     if node.op > FH_OP_AFTER:
         return refuse(self, b"nodes", index, b"the test is unknown")
@@ -241,13 +243,28 @@ cdef inline bint check_node(
         return refuse(self, b"nodes", index, b"a flag is unknown")
     if node.attribute >= model.attribute_count:
         return refuse(self, b"nodes", index, b"the attribute is out of range")
-    if not (node.yes >= FH_REJECT or local < node.yes < rule.node_count):
+    if not (node.yes >= FH_REJECT or local < node.yes < count):
         return refuse(self, b"nodes", index, b"'yes' does not jump forward")
-    if not (node.no >= FH_REJECT or local < node.no < rule.node_count):
+    if not (node.no >= FH_REJECT or local < node.no < count):
         return refuse(self, b"nodes", index, b"'no' does not jump forward")
     if node.low != node.low or node.high != node.high:
         return refuse(self, b"nodes", index, b"a bound is not a number")
     return check_operands(self, node, index)
+
+
+cdef inline bint check_program(
+    Checker *self, const fh_model *model, uint32_t first, uint32_t count,
+    const char *what, int64_t index,
+) noexcept nogil:
+    cdef uint32_t local
+    if count > FH_NODES_MAX or not is_inside(
+        first, count, self.table.header.nodes.count
+    ):
+        return refuse(self, what, index, b"the program is out of range")
+    for local in range(count):
+        if not check_node(self, model, first, count, local):
+            return False
+    return True
 
 
 cdef inline bint check_map(
@@ -286,7 +303,6 @@ cdef inline bint check_rule(
     Checker *self, const fh_model *model, int64_t index
 ) noexcept nogil:
     cdef const fh_rule *rule = self.table.rules + index
-    cdef uint32_t local
     if not is_name(self, rule.name, 1):
         return refuse(self, b"rules", index, b"the name is not 1-256 bytes UTF-8")
     if rule.reason > FH_REASON_DISABLED or not is_zero(rule.reserved, 6):
@@ -300,14 +316,37 @@ cdef inline bint check_rule(
     self.cells += model.variant_count
     if rule.map != FH_NONE and not check_map(self, model, rule, index):
         return False
-    if rule.node_count > FH_NODES_MAX or not is_inside(
-        rule.node_first, rule.node_count, self.table.header.nodes.count
-    ):
-        return refuse(self, b"rules", index, b"the program is out of range")
-    for local in range(rule.node_count):
-        if not check_node(self, model, rule, local):
-            return False
-    return True
+    return check_program(
+        self, model, rule.node_first, rule.node_count, b"rules", index
+    )
+
+
+cdef inline bint check_shadow(
+    Checker *self, const fh_model *model, int64_t index
+) noexcept nogil:
+    cdef const fh_shadow *shadow = self.table.shadows + index
+    cdef const uint8_t *map
+    cdef uint32_t i
+    if not is_name(self, shadow.name, 1):
+        return refuse(self, b"shadows", index, b"the name is not 1-256 bytes UTF-8")
+    if shadow.variant >= model.variant_count:
+        return refuse(self, b"shadows", index, b"the variant is out of range")
+    if shadow.sample_bp > FH_BUCKETS or not is_zero(shadow.reserved, 5):
+        return refuse(
+            self, b"shadows", index, b"the share is too large or a reserved field is set"
+        )
+    if not shadow.tolerance_abs >= 0 or not shadow.tolerance_rel >= 0:
+        return refuse(self, b"shadows", index, b"a tolerance is below 0")
+    if shadow.map != FH_NONE:
+        if shadow.map >= self.table.header.maps.count:
+            return refuse(self, b"shadows", index, b"the bucket map is out of range")
+        map = self.table.maps + <uint64_t>shadow.map * FH_BUCKETS
+        for i in range(FH_BUCKETS):
+            if map[i] > 1:
+                return refuse(self, b"shadows", index, b"a bucket is not 0 or 1")
+    return check_program(
+        self, model, shadow.node_first, shadow.node_count, b"shadows", index
+    )
 
 
 cdef inline bint check_ranges(
@@ -324,6 +363,10 @@ cdef inline bint check_ranges(
         return refuse(self, b"models", i, b"the attributes are out of range")
     if not is_inside(model.rule_first, model.rule_count, header.rules.count):
         return refuse(self, b"models", i, b"the rules are out of range")
+    if model.shadow_count > FH_SHADOWS_MAX or not is_inside(
+        model.shadow_first, model.shadow_count, header.shadows.count
+    ):
+        return refuse(self, b"models", i, b"the shadows are out of range")
     if model.unit_count > UNIT_KEYS_MAX or not is_inside(
         model.unit_first, model.unit_count, header.unit_keys.count
     ):
@@ -351,6 +394,8 @@ cdef inline bint check_settings(
         return refuse(self, b"models", i, b"prediction ids need a key")
     if not model.output_min <= model.output_max:
         return refuse(self, b"models", i, b"the output range is empty")
+    if model.output_threshold != model.output_threshold:
+        return refuse(self, b"models", i, b"the output threshold is not a number")
     return True
 
 
@@ -378,6 +423,11 @@ cdef inline bint check_model(Checker *self, int64_t i) noexcept nogil:
     self.cells += 2 * model.variant_count
     for rule in range(model.rule_first, <uint64_t>model.rule_first + model.rule_count):
         if not check_rule(self, model, rule):
+            return False
+    for rule in range(
+        model.shadow_first, <uint64_t>model.shadow_first + model.shadow_count
+    ):
+        if not check_shadow(self, model, rule):
             return False
     return True
 

@@ -24,6 +24,7 @@ from router._fasthash_bytes import (
     Model,
     Node,
     Rule,
+    Shadow,
     read_models,
     revision_of,
 )
@@ -318,6 +319,19 @@ class Table:
         request = Request(attributes, unit, unit_source, pin, random, regex)
         return decide(self.models[model], request)[0]
 
+    def shadows(
+        self,
+        model: str,
+        attributes: Mapping[str, Value],
+        unit: bytes | None,
+        unit_source: int,
+        pin: int = -1,
+        random: int = 0,
+    ) -> tuple[int, ...]:
+        """Positions of the shadows that take a request which `route` serves."""
+        request = Request(attributes, unit, unit_source, pin, random, None)
+        return find_shadows(self.models[model], request)
+
     def explain(
         self, model: str, request: Request
     ) -> tuple[Decision, tuple[RuleTried, ...]]:
@@ -391,8 +405,8 @@ def passes(node: Node, value: Value | None, regex: Regex | None) -> bool:
     return _number_passes(node, value)
 
 
-def ask(rule: Rule, request: Request) -> tuple[bool, tuple[TestAsked, ...]]:
-    """Whether the rule's program accepts, and the tests that decided it."""
+def ask(rule: Rule | Shadow, request: Request) -> tuple[bool, tuple[TestAsked, ...]]:
+    """Whether the program accepts, and the tests that decided it."""
     asked = []
     at = 0 if rule.program else ACCEPT
     while at < REJECT:
@@ -496,4 +510,31 @@ def decide(model: Model, request: Request) -> tuple[Decision, tuple[RuleTried, .
             request, model.stable, model.cell_default, Reason.DEFAULT, outcome
         ),
         tuple(tried),
+    )
+
+
+def takes(shadow: Shadow, request: Request) -> bool:
+    """Whether a shadow takes the request: by the unit's bucket, or drawn anew."""
+    if not ask(shadow, request)[0]:
+        return False
+    random = request.random.to_bytes(8, "little")
+    if shadow.buckets is not None:
+        unit = random if request.unit is None else request.unit
+        return bool(shadow.buckets[bucket_of(xxh64(unit, shadow.seed))])
+    # Not the seed itself: without a unit a rule of that salt draws its bucket by it.
+    return bucket_of(xxh64(random, shadow.seed ^ _MASK)) < shadow.sample_bp
+
+
+def find_shadows(model: Model, request: Request) -> tuple[int, ...]:
+    """The shadows that take a request. None runs what answers anyway, and none runs for
+    a request that is refused."""
+    decision, _ = decide(model, request)
+    if decision.outcome != Outcome.ROUTED:
+        return ()
+    return tuple(
+        position
+        for position, shadow in enumerate(model.shadows)
+        if shadow.variant != decision.variant
+        and not model.variants[shadow.variant].is_disabled
+        and takes(shadow, request)
     )

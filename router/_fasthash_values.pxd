@@ -8,6 +8,8 @@ spelled out in `_fasthash_py.py`, the specification; tests hold the two together
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
+from router._fasthash cimport FH_BOOL, FH_BYTES, FH_INT, fh_slot
+
 
 cdef extern from *:
     """
@@ -38,6 +40,7 @@ cdef extern from *:
 
 
 cdef enum:
+    INTEGER_LENGTH_MAX = 20  # -9223372036854775808
     # A value longer than this is neither a number nor a time. 64 bytes hold any double
     # written in full to 17 digits with its exponent, and bound the work of one parse.
     VALUE_LENGTH_MAX = 64
@@ -365,4 +368,34 @@ cdef inline bint is_utf8(const uint8_t *text, uint32_t length) noexcept nogil:
         ):
             return False
         i += more + 1
+    return True
+
+
+cdef inline bint slot_text(
+    const fh_slot *slot, uint8_t *scratch, const uint8_t **data, uint32_t *length
+) noexcept nogil:
+    """The value as text: a decimal integer, true or false, or the bytes themselves.
+
+    A double has no one spelling, so it has no text and every test of text is false.
+    """
+    cdef uint64_t rest
+    cdef uint32_t at = INTEGER_LENGTH_MAX
+    if slot.kind == FH_BYTES:
+        data[0], length[0] = slot.data, slot.length
+        return True
+    if slot.kind == FH_BOOL:
+        data[0] = <const uint8_t *>(b"true" if slot.integer else b"false")
+        length[0] = 4 if slot.integer else 5
+        return True
+    if slot.kind != FH_INT:
+        return False
+    rest = -<uint64_t>slot.integer if slot.integer < 0 else <uint64_t>slot.integer
+    while at == INTEGER_LENGTH_MAX or rest:
+        at -= 1
+        scratch[at] = <uint8_t>(c"0" + rest % 10)
+        rest = rest // 10
+    if slot.integer < 0:
+        at -= 1
+        scratch[at] = c"-"
+    data[0], length[0] = scratch + at, INTEGER_LENGTH_MAX - at
     return True

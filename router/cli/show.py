@@ -117,6 +117,8 @@ def show_explanation(found: Explanation) -> None:
         console.print(f"  bucket      {found.bucket}{note}")
     console.print(f"  propensity  {_percent(found.propensity_bp)}")
     console.print(f"  revision    {found.revision}")
+    for shadow in found.shadows:
+        console.print(f"  also shadowed by {escape(shadow)}")
     for rule in found.tried:
         _show_tried(console, rule)
 

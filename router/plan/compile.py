@@ -246,4 +246,5 @@ def _compile_output(model: ModelConfig) -> Output | None:
         low=low,
         high=high,
         is_finite=output.finite,
+        threshold=0.5 if output.threshold is None else output.threshold,
     )

@@ -20,6 +20,7 @@ from router._fasthash_bytes import (
     NODE,
     NONE,
     RULE,
+    SHADOW,
     SOURCE_REQUEST,
     SOURCE_UNIT,
     TEXT,
@@ -28,7 +29,17 @@ from router._fasthash_bytes import (
     read_models,
     revision_of,
 )
-from router.plan.plan import BUCKET_COUNT, CONTINUE, Model, Op, Output, Plan, Rule, Test
+from router.plan.plan import (
+    BUCKET_COUNT,
+    CONTINUE,
+    Model,
+    Op,
+    Output,
+    Plan,
+    Rule,
+    Shadow,
+    Test,
+)
 from router.plan.program import Step, compile_condition
 from router.plan.validate import attributes_of, validate_plan
 
@@ -126,6 +137,7 @@ class _Writer:
         self._maps = _Runs()
         self._shares = _Runs()
         self._keys: list[bytes] = []
+        self._shadows: list[bytes] = []
         self._cell_count = 0
 
     def add_key(self, number: int, secret: bytes) -> None:
@@ -154,6 +166,7 @@ class _Writer:
                 *(model.stable, cell_static, cell_default),
                 *(model.unit.on_missing, model.pins, model.annotate, flags),
                 *(output.kind if model.output else 0, model.queue_us_max, 0),
+                *(output.threshold, len(self._shadows), len(model.shadows)),
             )
         )
         for variant in model.variants:
@@ -166,6 +179,8 @@ class _Writer:
         self._unit_keys += (TEXT.pack(*self._text(key)) for key in model.unit.metadata)
         for rule in model.rules:
             self._add_rule(model, rule)
+        for shadow in model.shadows:
+            self._add_shadow(model, shadow)
 
     def _add_rule(self, model: Model, rule: Rule) -> None:
         program = compile_condition(rule.condition)
@@ -182,6 +197,22 @@ class _Writer:
                 *(len(self._nodes), len(program or ())),
                 *(map_index, share_first, self._take_cells(len(model.variants))),
                 *(rule.rollout_revision, rule.variant, rule.reason),
+            )
+        )
+        for step in program or ():
+            self._add_node(step, attributes_of(model))
+
+    def _add_shadow(self, model: Model, shadow: Shadow) -> None:
+        program = compile_condition(shadow.condition)
+        buckets = bytes(BUCKET_COUNT) if program is None else shadow.buckets
+        self._shadows.append(
+            SHADOW.pack(
+                *self._text(shadow.name),
+                xxh64(shadow.salt.encode(), 0),
+                *(len(self._nodes), len(program or ())),
+                *(NONE if buckets is None else self._maps.add(buckets), shadow.top_k),
+                *(shadow.tolerance_abs, shadow.tolerance_rel),
+                *(shadow.sample_bp, shadow.variant),
             )
         )
         for step in program or ():
@@ -225,7 +256,7 @@ class _Writer:
         sections = (
             self._models, self._variants, self._attributes, self._unit_keys,
             self._rules, self._nodes, self._operands.entries, self._regexes.entries,
-            self._maps.entries, self._shares.entries, self._keys,
+            self._maps.entries, self._shares.entries, self._keys, self._shadows,
         )  # fmt: skip
         body = bytearray(HEADER.size) + self._texts
         places: list[int] = []

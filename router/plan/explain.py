@@ -17,6 +17,7 @@ from router._fasthash_py import (
     RuleTried,
     TestAsked,
     UnitSource,
+    find_shadows,
     read_table,
 )
 from router.plan.encode import encode
@@ -88,6 +89,7 @@ class Explanation:
     refusal: str
     has_unit: bool
     tried: tuple[RuleExplained, ...]
+    shadows: tuple[str, ...] = ()  # "name: version", of those that run it as well
 
 
 def explain(plan: Plan, asked: Asked, regex: Regex | None = None) -> Explanation:
@@ -115,6 +117,13 @@ def explain(plan: Plan, asked: Asked, regex: Regex | None = None) -> Explanation
         refusal=REFUSALS.get(Outcome(decision.outcome), ""),
         has_unit=asked.unit is not None,
         tried=tuple(_explain_rule(model, rule) for rule in tried),
+        shadows=tuple(
+            f"{shadow.name}: version {model.variants[shadow.variant].version}"
+            for shadow in (
+                model.shadows[at]
+                for at in find_shadows(table.models[asked.model], request)
+            )
+        ),
     )
 
 

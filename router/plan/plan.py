@@ -170,6 +170,28 @@ class Output:
     low: float = float("-inf")
     high: float = float("inf")
     is_finite: bool = True
+    threshold: float = 0.5  # a probability from here on is the second class
+
+
+@dataclass(frozen=True, slots=True)
+class Shadow:
+    """A variant that also runs requests which another one answers.
+
+    It takes those that match `condition`: by bucket (`buckets` has BUCKET_COUNT bytes
+    of 0 and 1, so a unit is always or never taken) or `sample_bp` of them, drawn for
+    each request alone. Numbers agree within `tolerance_abs + tolerance_rel * answered`;
+    embeddings and rankings when their distance is at most `tolerance_abs`.
+    """
+
+    name: str
+    variant: int
+    condition: Condition | None = None
+    salt: str = ""
+    buckets: bytes | None = None
+    sample_bp: int = BUCKET_COUNT
+    tolerance_abs: float = 1e-5
+    tolerance_rel: float = 1e-3
+    top_k: int = 10  # places of a ranking that are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +209,7 @@ class Model:
     has_fallback: bool = True
     has_prediction_id: bool = False
     queue_us_max: int = 100_000
+    shadows: tuple[Shadow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from router.plan.plan import (
     Op,
     Plan,
     Rule,
+    Shadow,
     Test,
 )
 from router.plan.program import tests_of
@@ -25,6 +26,7 @@ NAME_LENGTH_MAX = 256
 VARIANTS_MAX = 64
 ATTRIBUTES_MAX = 64
 NODES_MAX = 4096
+SHADOWS_MAX = 16
 UNIT_KEYS_MAX = 64
 KEYS_MAX = 256
 SECRET_LENGTH = 32
@@ -34,8 +36,9 @@ Finding = tuple[str, str]  # path, message
 
 
 def attributes_of(model: Model) -> tuple[tuple[str, bool], ...]:
-    """The values a model's rules read, each once: (name, is it the unit key)."""
-    tests = [test for rule in model.rules for test in tests_of(rule.condition)]
+    """The values its rules and shadows read, each once: (name, is it the unit key)."""
+    readers: tuple[Rule | Shadow, ...] = (*model.rules, *model.shadows)
+    tests = [test for reader in readers for test in tests_of(reader.condition)]
     return tuple(dict.fromkeys((test.key, test.on_unit) for test in tests))
 
 
@@ -71,6 +74,12 @@ def _model_findings(model: Model) -> Iterator[Finding]:
     for rule in model.rules:
         path = f".rules[{rule.name}]"
         yield from ((path + place, text) for place, text in _rule(model, rule))
+    if len(model.shadows) > SHADOWS_MAX:
+        yield ".shadows", f"{len(model.shadows)}; a model has at most {SHADOWS_MAX}"
+    yield from _repeated(".shadows", [shadow.name for shadow in model.shadows])
+    for shadow in model.shadows:
+        path = f".shadows[{shadow.name}]"
+        yield from ((path + place, text) for place, text in _shadow(model, shadow))
 
 
 def _variants(model: Model) -> Iterator[Finding]:
@@ -108,6 +117,8 @@ def _settings(model: Model) -> Iterator[Finding]:
             yield ".output", "the range is empty"
         if not 0 <= model.output.index < 2**32:
             yield ".output.index", "out of range"
+        if model.output.threshold != model.output.threshold:
+            yield ".output.threshold", "not a number"
 
 
 def _rule(model: Model, rule: Rule) -> Iterator[Finding]:
@@ -124,6 +135,24 @@ def _rule(model: Model, rule: Rule) -> Iterator[Finding]:
         elif not set(rule.buckets) <= {*range(len(model.variants)), CONTINUE}:
             yield ".buckets", "a bucket names no variant"
     yield from _condition(rule.condition)
+
+
+def _shadow(model: Model, shadow: Shadow) -> Iterator[Finding]:
+    yield from _name(".name", shadow.name)
+    if not 0 <= shadow.variant < len(model.variants):
+        yield ".variant", f"{shadow.variant} is not the position of a variant"
+    if not 0 <= shadow.sample_bp <= BUCKET_COUNT:
+        yield ".sample_bp", f"{shadow.sample_bp} of {BUCKET_COUNT}"
+    if not 0 <= shadow.top_k < 2**32:
+        yield ".top_k", "out of range"
+    if not (shadow.tolerance_abs >= 0 and shadow.tolerance_rel >= 0):
+        yield ".tolerance", "below 0"
+    if shadow.buckets is not None:
+        if len(shadow.buckets) != BUCKET_COUNT:
+            yield ".buckets", f"{len(shadow.buckets)} buckets instead of {BUCKET_COUNT}"
+        elif not set(shadow.buckets) <= {0, 1}:
+            yield ".buckets", "a bucket is not 0 or 1"
+    yield from _condition(shadow.condition)
 
 
 def _condition(condition: Condition | None) -> Iterator[Finding]:

@@ -19,17 +19,29 @@ from router._fasthash_bytes import (
     MODEL,
     NODE,
     RULE,
+    SHADOW,
     VARIANT,
     revision_of,
 )
 from router._fasthash_py import read_table
 from router.errors import TableError
 from router.plan.encode import encode
-from router.plan.plan import All, MintKey, Model, Not, Op, Output, Plan, Reason, Variant
+from router.plan.plan import (
+    All,
+    MintKey,
+    Model,
+    Not,
+    Op,
+    Output,
+    Plan,
+    Reason,
+    Shadow,
+    Variant,
+)
 from router.plan.plan import Test as Ask
 
 SECTIONS = ("models", "variants", "attributes", "unit_keys", "rules", "nodes",
-            "operands", "regexes", "maps", "shares", "keys")  # fmt: skip
+            "operands", "regexes", "maps", "shares", "keys", "shadows")  # fmt: skip
 CONDITION = All(
     (
         Ask("city", Op.IN, (b"a", b"bb")),
@@ -39,6 +51,7 @@ CONDITION = All(
         Ask("unit", Op.PREFIX, (b"u",), on_unit=True),
     )
 )
+SHADOWED = bytes(5000) + bytes([1]) * 5000
 HALVES = buckets_of((range(5000), 1), (range(5000, 9000), 2))
 SAMPLE = Plan(
     "test",
@@ -49,6 +62,10 @@ SAMPLE = Plan(
             options=(Variant("a", 1), Variant("b", 2), Variant("c", 2, 1, True)),
             output=Output("p"),
             has_prediction_id=True,
+            shadows=(
+                Shadow("sticky", 1, CONDITION, "s", SHADOWED),
+                Shadow("drawn", 0, salt="s", sample_bp=500),
+            ),
         ).models,
         Model("other", (Variant("x", 1),), 0),
     ),
@@ -56,9 +73,9 @@ SAMPLE = Plan(
 )
 TABLE = encode(SAMPLE)
 PLACES = dict(
-    zip(SECTIONS, struct.iter_unpack("<II", TABLE[24 : 24 + 88]), strict=True)
+    zip(SECTIONS, struct.iter_unpack("<II", TABLE[24 : 24 + 96]), strict=True)
 )
-MAP_AT, MAP_END = PLACES["maps"][0], PLACES["maps"][0] + 10_000
+MAP_AT, MAP_END = PLACES["maps"][0], PLACES["maps"][0] + 20_000
 CALLS = (
     ({"city": "a", "age": 9, "app": "1.0.0", "name": "xx"}, b"user", 0),
     ({"city": "bb", "age": "3", "app": "2.0.0", "name": b"\xff"}, b"u", 1),
@@ -88,7 +105,8 @@ def test_the_sample_is_a_table():
 
 REFUSED = [
     (0, "I", 1, "not a routing table"),
-    (4, "I", 2, "format is unknown"),
+    (4, "I", 1, "format is unknown"),
+    (4, "I", 3, "format is unknown"),
     (8, "Q", len(TABLE) + 8, "size"),
     (8, "Q", 2**32 + len(TABLE), "size"),
     (HEADER.size - 4, "I", 1, "header: a reserved"),
@@ -128,6 +146,22 @@ REFUSED = [
     (at("models", 0, MODEL, 92), "B", 6, "a setting is unknown"),
     (at("models", 0, MODEL, 95), "B", 1, r"models\[0\]: a reserved"),
     (at("models", 0, MODEL, 100), "I", 1, r"models\[0\]: a reserved"),
+    (at("models", 0, MODEL, 104), "d", float("nan"), "output threshold"),
+    (at("models", 0, MODEL, 112), "I", 0xFFFFFFFF, "the shadows are out of range"),
+    (at("models", 0, MODEL, 116), "I", 3, "the shadows are out of range"),
+    (28 + 8 * 11, "I", 1, "the shadows are out of range"),
+    (at("shadows", 0, SHADOW, 4), "I", 0, r"shadows\[0\]: the name"),
+    (at("shadows", 0, SHADOW, 16), "I", 0xFFFFFFFF, r"shadows\[0\]: the program"),
+    (at("shadows", 0, SHADOW, 20), "I", 4097, r"shadows\[0\]: the program"),
+    (at("shadows", 0, SHADOW, 20), "I", 3, r"nodes\[.\]: '(yes|no)' does not jump"),
+    (at("shadows", 0, SHADOW, 24), "I", 2, r"shadows\[0\]: the bucket map is out"),
+    (at("shadows", 1, SHADOW, 24), "I", 0, r"shadows\[1\]: a bucket is not 0 or 1"),
+    (at("shadows", 0, SHADOW, 32), "d", float("nan"), r"shadows\[0\]: a tolerance"),
+    (at("shadows", 1, SHADOW, 40), "d", -1.0, r"shadows\[1\]: a tolerance"),
+    (at("shadows", 1, SHADOW, 48), "H", 10_001, r"shadows\[1\]: the share"),
+    (at("shadows", 1, SHADOW, 50), "B", 3, r"shadows\[1\]: the variant"),
+    (at("shadows", 1, SHADOW, 55), "B", 1, r"shadows\[1\]: the share"),
+    (MAP_AT + 10_000, "B", 2, r"shadows\[0\]: a bucket is not 0 or 1"),
     (at("variants", 0, VARIANT, 4), "I", 0, r"variants\[0\]: the name"),
     (at("variants", 1, VARIANT, 8), "I", 1, r"variants\[1\]: not after"),
     (at("variants", 2, VARIANT, 12), "H", 0, r"variants\[2\]: not after"),
@@ -144,10 +178,10 @@ REFUSED = [
     (24 + 8 * 10 + 4, "I", 0, "prediction ids need a key"),
     (at("rules", 0, RULE, 4), "I", 0, r"rules\[0\]: the name"),
     (at("rules", 0, RULE, 16), "I", 0xFFFFFFFF, r"rules\[0\]: the program"),
-    (at("rules", 0, RULE, 20), "I", 6, r"rules\[0\]: the program"),
+    (at("rules", 0, RULE, 20), "I", 11, r"rules\[0\]: the program"),
     (at("rules", 0, RULE, 20), "I", 4097, r"rules\[0\]: the program"),
     (at("rules", 0, RULE, 20), "I", 3, r"nodes\[.\]: '(yes|no)' does not jump"),
-    (at("rules", 1, RULE, 24), "I", 1, r"rules\[1\]: the bucket map is out"),
+    (at("rules", 1, RULE, 24), "I", 2, r"rules\[1\]: the bucket map is out"),
     (at("rules", 1, RULE, 28), "I", 1, r"rules\[1\]: the shares are out"),
     (at("rules", 0, RULE, 32), "I", 5, r"rules\[0\]: the cells"),
     (at("rules", 0, RULE, 40), "B", 3, r"rules\[0\]: the variant"),
@@ -249,6 +283,8 @@ def route_if_accepted(data: bytes) -> bool:
             for pin in (-1, 2):
                 asked = (model, attributes, unit, source, pin, 1, same_length)
                 assert kernel.route(*asked) == twin.route(*asked)
+                taken = asked[:-1]
+                assert kernel.shadows(*taken) == twin.shadows(*taken)
     return True
 
 

@@ -19,6 +19,7 @@ from router.plan.plan import (
     Plan,
     Reason,
     Rule,
+    Shadow,
     Unit,
     Variant,
 )
@@ -281,6 +282,30 @@ BEYOND = [
     (plan_of(keys=(MintKey(1, bytes(31)),)), "a secret 32 bytes"),
     (plan_of(keys=(MintKey(1, bytes(32)),) * 2), r"keys\[1\]: the name is taken"),
 ]
+
+
+def shadowed(**settings: object) -> Plan:
+    given = {"name": "s", "variant": 1} | settings
+    return plan_of(replace(MODEL, shadows=(Shadow(**given),)))
+
+
+BEYOND += [
+    (plan_of(replace(MODEL, output=Output("o", threshold=float("nan")))),
+     "output.threshold: not a number"),
+    (plan_of(replace(MODEL, shadows=tuple(Shadow(f"s{n}", 1) for n in range(17)))),
+     "17; a model has at most 16"),
+    (plan_of(replace(MODEL, shadows=(Shadow("s", 1), Shadow("s", 0)))),
+     r"shadows\[s\]: the name is taken"),
+    (shadowed(name=""), "a name of 0 bytes"),
+    (shadowed(variant=2), r"shadows\[s\].variant: 2 is not the position"),
+    (shadowed(sample_bp=10_001), "10001 of 10000"),
+    (shadowed(top_k=2**32), "top_k: out of range"),
+    (shadowed(tolerance_abs=-1.0), "tolerance: below 0"),
+    (shadowed(tolerance_rel=float("nan")), "tolerance: below 0"),
+    (shadowed(buckets=b"\0"), "1 buckets instead of 10000"),
+    (shadowed(buckets=bytes([2]) * 10_000), "a bucket is not 0 or 1"),
+    (shadowed(condition=Ask("", Op.PRESENT)), "a name of 0 bytes"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("plan", "message"), BEYOND)
