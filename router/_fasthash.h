@@ -43,7 +43,8 @@ typedef struct fh_header {
   fh_section models;          /* fh_model, sorted by name bytes: looked up by bisection */
   fh_section variants;        /* fh_variant */
   fh_section attributes;      /* fh_attribute */
-  fh_section unit_keys;       /* fh_text: metadata keys, lower case, in order of precedence */
+  fh_section unit_keys;       /* fh_text: metadata keys, lower case: of units in order of
+                                 precedence, and of what recorded requests may hold */
   fh_section rules;           /* fh_rule */
   fh_section nodes;           /* fh_node */
   fh_section operands;        /* fh_text */
@@ -64,7 +65,8 @@ enum fh_annotate { FH_ANNOTATE_PARAMETERS = 1, FH_ANNOTATE_TRAILERS = 2 }; /* bi
 enum fh_model_flags {
   FH_MODEL_FALLBACK = 1,      /* stable answers for a candidate that fails */
   FH_MODEL_PREDICTION_ID = 2, /* mint one per answer */
-  FH_MODEL_FINITE = 4         /* the judged output must be finite */
+  FH_MODEL_FINITE = 4,        /* the judged output must be finite */
+  FH_MODEL_EXPOSURES = 8      /* each answer leaves an exposure on the tape */
 };
 enum fh_output_kind {
   FH_OUTPUT_NONE = 0, FH_OUTPUT_PROBABILITY = 1, FH_OUTPUT_CLASS = 2, FH_OUTPUT_VALUE = 3,
@@ -84,11 +86,13 @@ typedef struct fh_model {
   uint32_t stable;            /* variant ordinal */
   uint32_t cell_static, cell_default; /* first cell of pinned and of unruled requests */
   uint8_t on_missing, pins, annotate, flags;
-  uint8_t output_kind, reserved[3];
+  uint8_t output_kind, reserved;
+  uint16_t record_bp;         /* of 10,000 requests, those that go on the tape */
   uint32_t queue_us_max;      /* predicted wait above which a request is shed */
-  uint32_t reserved2;
+  uint32_t record_bytes_max;  /* a larger body is left out of its record */
   double output_threshold;    /* a probability from here on is the second class */
   uint32_t shadow_first, shadow_count;
+  uint32_t record_first, record_count; /* metadata keys of a record, in unit_keys */
 } fh_model;
 
 enum fh_variant_flags { FH_VARIANT_DISABLED = 1 };
@@ -104,10 +108,15 @@ typedef struct fh_variant {
 
 enum fh_attribute_source {
   FH_SOURCE_REQUEST = 0, /* parameter, else metadata key, else input.<name> element 0 */
-  FH_SOURCE_UNIT = 1     /* the unit key itself: overrides and lists of units */
+  FH_SOURCE_UNIT = 1,    /* the unit key itself: overrides and lists of units */
+  FH_SOURCE_FEATURE = 2  /* element `index` of the first row of input `tensor` */
 };
 
-typedef struct fh_attribute { fh_text name; uint32_t source; uint32_t reserved; } fh_attribute;
+typedef struct fh_attribute {
+  fh_text name;
+  fh_text tensor;             /* of FH_SOURCE_FEATURE; else length 0 */
+  uint32_t source, index;
+} fh_attribute;
 
 enum fh_reason {
   FH_REASON_STATIC = 0, FH_REASON_OVERRIDE = 1, FH_REASON_HOLDOUT = 2,
@@ -117,6 +126,8 @@ enum fh_reason {
 
 /* A rule answers when its program accepts and its bucket map does not say FH_CONTINUE.
  * Overrides, holdouts, standing routes and rollouts are all rules, in that order. */
+enum fh_rule_flags { FH_RULE_RECORDS = 1 }; /* its first events go on the tape */
+
 typedef struct fh_rule {
   fh_text name;
   uint64_t seed;              /* XXH64(layer salt, 0) */
@@ -125,8 +136,10 @@ typedef struct fh_rule {
   uint32_t share_first;       /* one uint16 per variant ordinal of the model: propensity */
   uint32_t cell_first;        /* plus variant ordinal */
   uint32_t rollout_revision;
+  fh_text scope;              /* whose first events its requests count for; length 0: none */
+  uint32_t attempt;           /* of the scope: each begins with empty filters */
   uint8_t variant, reason;    /* reason when it answers */
-  uint8_t reserved[6];
+  uint8_t flags, reserved;
 } fh_rule;
 
 /* A version that also runs a request that another one answers. It never changes the

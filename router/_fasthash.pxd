@@ -34,11 +34,14 @@ cdef extern from "_fasthash.h" nogil:
         FH_MODEL_FALLBACK
         FH_MODEL_PREDICTION_ID
         FH_MODEL_FINITE
+        FH_MODEL_EXPOSURES
         FH_OUTPUT_NONE
         FH_OUTPUT_RANKING
         FH_VARIANT_DISABLED
         FH_SOURCE_REQUEST
         FH_SOURCE_UNIT
+        FH_SOURCE_FEATURE
+        FH_RULE_RECORDS
         FH_REASON_STATIC
         FH_REASON_OVERRIDE
         FH_REASON_HOLDOUT
@@ -131,12 +134,15 @@ cdef extern from "_fasthash.h" nogil:
         uint8_t annotate
         uint8_t flags
         uint8_t output_kind
-        uint8_t reserved[3]
+        uint8_t reserved
+        uint16_t record_bp
         uint32_t queue_us_max
-        uint32_t reserved2
+        uint32_t record_bytes_max
         double output_threshold
         uint32_t shadow_first
         uint32_t shadow_count
+        uint32_t record_first
+        uint32_t record_count
 
     ctypedef struct fh_variant:
         fh_text name
@@ -148,8 +154,9 @@ cdef extern from "_fasthash.h" nogil:
 
     ctypedef struct fh_attribute:
         fh_text name
+        fh_text tensor
         uint32_t source
-        uint32_t reserved
+        uint32_t index
 
     ctypedef struct fh_rule:
         fh_text name
@@ -160,9 +167,12 @@ cdef extern from "_fasthash.h" nogil:
         uint32_t share_first
         uint32_t cell_first
         uint32_t rollout_revision
+        fh_text scope
+        uint32_t attempt
         uint8_t variant
         uint8_t reason
-        uint8_t reserved[6]
+        uint8_t flags
+        uint8_t reserved
 
     ctypedef struct fh_shadow:
         fh_text name

@@ -12,10 +12,10 @@ from hashlib import sha256
 MAGIC = 0x31425452  # "RTB1"
 FORMAT = 2
 HEADER = struct.Struct("<IIQQ24III")
-MODEL = struct.Struct("<2I8I4I2d4I5B3x2Id2I")
+MODEL = struct.Struct("<2I8I4I2d4I5BxH2Id4I")
 VARIANT = struct.Struct("<2II2H2I")
-ATTRIBUTE = struct.Struct("<2II4x")
-RULE = struct.Struct("<2IQ6IBB6x")
+ATTRIBUTE = struct.Struct("<4I2I")
+RULE = struct.Struct("<2IQ6I3I3Bx")
 SHADOW = struct.Struct("<2IQ4I2dHB5x")
 NODE = struct.Struct("<BBHHHIIdd")
 TEXT = struct.Struct("<II")
@@ -25,7 +25,7 @@ NONE = 0xFFFFFFFF  # no rule, no bucket map
 CONTINUE = 0xFF  # bucket-map entry: the rule leaves this bucket to the next
 ACCEPT, REJECT = 0xFFFF, 0xFFFE  # jump targets that end a program
 OP_REGEX = 5  # its operands are regexes
-SOURCE_REQUEST, SOURCE_UNIT = 0, 1
+SOURCE_REQUEST, SOURCE_UNIT, SOURCE_FEATURE = 0, 1, 2
 VARIANT_DISABLED = 1
 
 
@@ -138,7 +138,7 @@ class _Reader:
 
     def attribute(self, index: int) -> Attribute:
         at = self.attributes[0] + index * ATTRIBUTE.size
-        offset, length, source = ATTRIBUTE.unpack_from(self.data, at)
+        offset, length, _, _, source, _ = ATTRIBUTE.unpack_from(self.data, at)
         return Attribute(self.text(offset, length).decode(), source == SOURCE_UNIT)
 
     def node(self, index: int, attributes: tuple[Attribute, ...]) -> Node:
@@ -157,9 +157,8 @@ class _Reader:
         (offset, length, seed, node_first, node_count, map_index, share_first) = (
             RULE.unpack_from(self.data, at)[:7]
         )
-        cell_first, rollout_revision, variant, reason = RULE.unpack_from(self.data, at)[
-            7:
-        ]
+        field = RULE.unpack_from(self.data, at)
+        cell_first, rollout_revision, *_, variant, reason, _ = field[7:]
         buckets, shares = None, ()
         if map_index != NONE:
             buckets = self.text(self.maps[0] + map_index * BUCKET_COUNT, BUCKET_COUNT)
@@ -204,7 +203,7 @@ class _Reader:
         field = MODEL.unpack_from(self.data, at)
         variant_first, variant_count, attribute_first, attribute_count = field[2:6]
         rule_first, rule_count = field[6:8]
-        shadow_first, shadow_count = field[-2:]
+        shadow_first, shadow_count = field[29:31]
         attributes = tuple(
             self.attribute(attribute_first + i) for i in range(attribute_count)
         )

@@ -158,9 +158,12 @@ cdef inline bint check_texts(Checker *self) noexcept nogil:
     for i in range(header.attributes.count):
         if not is_name(self, table.attributes[i].name, 1):
             return refuse(self, b"attributes", i, b"the name is not 1-256 bytes UTF-8")
-        if table.attributes[i].source > <uint32_t>FH_SOURCE_UNIT:
+        if table.attributes[i].source > <uint32_t>FH_SOURCE_FEATURE:
             return refuse(self, b"attributes", i, b"the source is unknown")
-        if table.attributes[i].reserved:
+        if table.attributes[i].source == FH_SOURCE_FEATURE:
+            if not is_name(self, table.attributes[i].tensor, 1):
+                return refuse(self, b"attributes", i, b"the tensor has no name")
+        elif table.attributes[i].tensor.length or table.attributes[i].index:
             return refuse(self, b"attributes", i, b"a reserved field is set")
     for i in range(header.keys.count):
         if not is_zero(table.keys[i].reserved, 7):
@@ -305,10 +308,15 @@ cdef inline bint check_rule(
     cdef const fh_rule *rule = self.table.rules + index
     if not is_name(self, rule.name, 1):
         return refuse(self, b"rules", index, b"the name is not 1-256 bytes UTF-8")
-    if rule.reason > FH_REASON_DISABLED or not is_zero(rule.reserved, 6):
+    if (
+        rule.reason > FH_REASON_DISABLED or rule.reserved
+        or rule.flags > FH_RULE_RECORDS
+    ):
         return refuse(
             self, b"rules", index, b"the reason is unknown or a reserved field is set"
         )
+    if not is_name(self, rule.scope, 0) or rule.scope.length and rule.map == FH_NONE:
+        return refuse(self, b"rules", index, b"the scope has no name or no buckets")
     if rule.variant >= model.variant_count:
         return refuse(self, b"rules", index, b"the variant is out of range")
     if rule.cell_first != self.cells:
@@ -371,6 +379,10 @@ cdef inline bint check_ranges(
         model.unit_first, model.unit_count, header.unit_keys.count
     ):
         return refuse(self, b"models", i, b"the unit keys are out of range")
+    if model.record_count > UNIT_KEYS_MAX or not is_inside(
+        model.record_first, model.record_count, header.unit_keys.count
+    ):
+        return refuse(self, b"models", i, b"the recorded keys are out of range")
     if not is_name(self, model.unit_tensor, 0) or not is_name(
         self, model.output_tensor, 0
     ):
@@ -384,11 +396,15 @@ cdef inline bint check_settings(
     if (
         model.on_missing > FH_MISSING_REJECT or model.pins > FH_PINS_DENY
         or model.annotate > (FH_ANNOTATE_PARAMETERS | FH_ANNOTATE_TRAILERS)
-        or model.flags > (FH_MODEL_FALLBACK | FH_MODEL_PREDICTION_ID | FH_MODEL_FINITE)
+        or model.flags > (
+            FH_MODEL_FALLBACK | FH_MODEL_PREDICTION_ID | FH_MODEL_FINITE
+            | FH_MODEL_EXPOSURES
+        )
+        or model.record_bp > FH_BUCKETS
         or model.output_kind > FH_OUTPUT_RANKING
     ):
         return refuse(self, b"models", i, b"a setting is unknown")
-    if not is_zero(model.reserved, 3) or model.reserved2:
+    if model.reserved:
         return refuse(self, b"models", i, b"a reserved field is set")
     if model.flags & FH_MODEL_PREDICTION_ID and not self.table.header.keys.count:
         return refuse(self, b"models", i, b"prediction ids need a key")

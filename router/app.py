@@ -48,6 +48,7 @@ from router.engine._engine import (
     MethodEvent,
     regex_problem,
 )
+from router.models.manifest import read_inputs
 from router.models.probe import Prober
 from router.models.repository import list_versions
 from router.ops.health import Watchers, health_methods
@@ -87,7 +88,11 @@ def serve(path: str | Path) -> int:
     clock = SystemClock()
     started_at = clock.monotonic()
     configure_logs(clock)
-    checks = Checks(list_versions=list_versions, regex_problem=regex_problem)
+    checks = Checks(
+        list_versions=list_versions,
+        regex_problem=regex_problem,
+        read_inputs=read_inputs,
+    )
     config = load_config(path, checks)
     with ExitStack() as stack:
         listeners = _listen(config, stack)
@@ -156,7 +161,9 @@ def _guard(engine: Engine, config: Config, clock: Clock) -> Guard:
 
 def _tape_reader(engine: Engine, config: Config, clock: Clock) -> TapeReader:
     kept = config.server.tape
-    files = kept and TapeFiles(kept.path, kept.max_mb * MIB, kept.max_age, clock)
+    if kept is None:
+        return TapeReader(engine.tape)
+    files = TapeFiles(kept.path, kept.max_mb * MIB, kept.max_age, clock)
     return TapeReader(engine.tape, files)
 
 

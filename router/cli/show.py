@@ -78,7 +78,7 @@ def show_diff(diff: PlanDiff) -> None:
 def _show_rule(console: Console, rule: RuleDiff) -> None:
     mark = _MARKS.get(rule.change, " ")
     console.print(f"  {mark} rule [bold]{escape(rule.name)}[/] ({rule.change})")
-    for note in rule.notes:
+    for note in (*rule.notes, *rule.cautions):
         console.print(f"      {escape(note)}")
     for move in rule.moves:
         console.print(

@@ -17,6 +17,7 @@ from router.config import audience as conditions
 from router.config.audience import AudienceRef, Condition, Test
 from router.config.check_routes import check_routes
 from router.config.config import Config
+from router.config.features import ReadInputs, check_features
 from router.config.model import Model, stable_of
 from router.config.problems import Finding, Known, Path, nowhere
 from router.config.served import ListVersions, Served, find_served, have
@@ -42,6 +43,8 @@ class Checks:
     """Why an expression does not compile, or None."""
     tls_problem: Callable[[Tls], str | None] | None = None
     """Why these files cannot be used, or None."""
+    read_inputs: ReadInputs | None = None
+    """The inputs that a version's manifest names; None leaves them unnamed."""
 
 
 def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Finding]:
@@ -125,7 +128,9 @@ def _check_model(config: Config, model: Model, path: Path, served: Served) -> Fi
         for version, count in Counter(model.versions).items():
             if count > 1:
                 yield Finding((*path, "versions"), "listed twice", str(version))
-    keys = _keys_of(config, model)
+    leaves = _tests_over(config, model)
+    yield from check_features(model, iter(leaves))
+    keys = {test.key for _, test in leaves}
     if len(keys) > KEYS_MAX:
         yield Finding(
             path, f"its routes read {len(keys)} keys", "", f"at most {KEYS_MAX}"
@@ -153,24 +158,31 @@ def _check_model(config: Config, model: Model, path: Path, served: Served) -> Fi
             )  # fmt: skip
 
 
-def _keys_of(config: Config, model: Model) -> set[str]:
-    audiences = {audience.name: audience.when for audience in config.audiences}
+def _tests_over(config: Config, model: Model) -> list[tuple[Path, Test]]:
+    """Every test that routing this model's requests may ask, with its place."""
+    places = {audience.name: i for i, audience in enumerate(config.audiences)}
     waiting = [
         r.audience for r in config.routes if r.model == model.name and r.audience
     ]
-    keys: set[str] = set()
+    for rollout in config.rollouts:
+        if rollout.model == model.name:
+            waiting += [name for name in (rollout.audience, *rollout.waves) if name]
+    tests: list[tuple[Path, Test]] = []
     seen: set[str] = set()
     while waiting:
         name = waiting.pop()
-        if name in seen or name not in audiences:
+        if name in seen or name not in places:
             continue
         seen.add(name)
-        for _, leaf in leaves_of(audiences[name], ()):
+        at = places[name]
+        for path, leaf in leaves_of(
+            config.audiences[at].when, ("audiences", at, "when")
+        ):
             if isinstance(leaf, Test):
-                keys.add(leaf.key)
+                tests.append((path, leaf))
             else:
                 waiting.append(leaf.audience)
-    return keys
+    return tests
 
 
 def leaves_of(

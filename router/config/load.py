@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 from router.config.check import Checks, check_config
 from router.config.config import API_VERSION, Config
+from router.config.features import with_inputs
 from router.config.problems import Finding, Known, Path, from_schema, locate, path_text
 from router.errors import ConfigError, Problem
 
@@ -101,6 +102,7 @@ def read_config(data: bytes | str, file: str, checks: Checks = NO_CHECKS) -> Con
     document = parse_document(data, file)
     config, value, origin = _validate(document)
     if config is not None:
+        config = with_inputs(config, checks.list_versions, checks.read_inputs)
         known = _known(document.value)
         for finding in check_config(config, checks, known):
             path = _translate(locate(value, finding.path), origin)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
 from router.config.isolation import Isolation, ModelIsolation, Probe, Worker
+from router.config.manifest import Input
 from router.config.upstream import Upstream
 from router.config.values import (
     FROZEN,
@@ -18,6 +19,7 @@ from router.config.values import (
     Flag,
     Name,
     Number,
+    Percent,
     Range,
     Text,
     Texts,
@@ -60,6 +62,17 @@ class Provider(BaseModel):
     model_config = FROZEN
     name: Name
     options: dict[str, str] = Field(default_factory=dict)
+
+
+class Record(BaseModel):
+    """Requests that are put on the tape, to be replayed."""
+
+    model_config = FROZEN
+    percent: Percent
+    metadata: Texts | None = None
+    """Keys that go with them; no others do."""
+    max_kb: Annotated[Count, Field(le=4096)] = 64
+    """A larger body is left out, and its size is noted."""
 
 
 def _option(value: Any) -> str:
@@ -217,6 +230,11 @@ class Model(BaseModel):
     prediction_id: Flag = False
     on_mismatch: Literal["refuse", "allow"] = "refuse"
     """A version whose inputs or outputs differ from stable's."""
+    inputs: dict[Name, Input] = Field(default_factory=dict)
+    """A name for each column of an input; the manifest's if unset."""
+    exposures: Flag = False
+    """Every answer leaves an exposure on the tape."""
+    record: Record | None = None
     allow_external_data: Flag = False
     """Weights in files beside model.onnx; each must be in the manifest."""
 

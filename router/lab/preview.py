@@ -16,6 +16,7 @@ from router.control.state import ControlState
 from router.control.tls import tls_problem
 from router.engine._engine import regex_match, regex_problem
 from router.errors import ConfigError, Problem
+from router.models.manifest import read_inputs
 from router.models.repository import list_models, list_versions
 from router.plan.compile import compile_plan
 from router.plan.diff import PlanDiff, diff_plans
@@ -40,7 +41,8 @@ def read_file(path: str, *, has_models: bool = True) -> Config:
     """
     if not has_models:
         return load_config(path, Checks(None, regex_problem))
-    return load_config(path, Checks(list_versions, regex_problem, tls_problem))
+    checks = Checks(list_versions, regex_problem, tls_problem, read_inputs)
+    return load_config(path, checks)
 
 
 def preview(path: str, state_path: str | None = None) -> Preview:

@@ -5,11 +5,12 @@ with a section per version; the version's own goes first, key by key. It names t
 features of each input, the SHA-256 of files, what made the version, and free tags.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
 from router.config.load import SIZE_MAX, read_mapping
-from router.config.manifest import Manifest, ModelManifest, merge
+from router.config.manifest import Input, Manifest, ModelManifest, merge
 from router.errors import ConfigError, Problem
 
 MANIFEST_NAME = "manifest.yaml"
@@ -25,6 +26,11 @@ def read_manifest(repository: Path, version: int) -> Manifest:
     if problems:
         raise ConfigError(tuple(problems))
     return merge(shared, shared.versions.get(version, Manifest()), own)
+
+
+def read_inputs(repository: str, version: int) -> Mapping[str, Input]:
+    """The inputs that a version's manifest names."""
+    return read_manifest(Path(repository), version).inputs
 
 
 def _read(path: Path, model: type[Read], problems: list[Problem]) -> Read:

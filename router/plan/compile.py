@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from router._fasthash import claim_order
 from router.config.config import Config, config_revision
+from router.config.features import columns_of
 from router.config.model import (
     Model as ModelConfig,
 )
@@ -28,6 +29,7 @@ from router.plan.condition import compile_audiences
 from router.plan.plan import (
     Annotate,
     Condition,
+    Feature,
     MintKey,
     Model,
     OnMissing,
@@ -36,6 +38,7 @@ from router.plan.plan import (
     Pins,
     Plan,
     Reason,
+    Recording,
     Rule,
     Unit,
     Variant,
@@ -189,7 +192,21 @@ def _compile_model(
         has_fallback=model.fallback,
         has_prediction_id=model.prediction_id,
         queue_us_max=model.runtime.queue_ms_max * 1000,
+        features=tuple(
+            Feature(key, tensor, index)
+            for key, (tensor, index) in sorted(columns_of(model).items())
+        ),
+        recording=_compile_recording(model),
+        has_exposures=model.exposures,
     )
+
+
+def _compile_recording(model: ModelConfig) -> Recording | None:
+    record = model.record
+    if record is None:
+        return None
+    keys = tuple(key.lower() for key in record.metadata or ())
+    return Recording(record.percent, keys, record.max_kb * 1024)
 
 
 def _compile_variant(model: ModelConfig, version: int, shared: str | None) -> Variant:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from router.plan.plan import BUCKET_COUNT, CONTINUE, Model, Plan, Rule
+from router.plan.program import tests_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +35,15 @@ class ShareLine:
 
 @dataclass(frozen=True, slots=True)
 class RuleDiff:
-    """One rule: new, gone, or changed. `notes` say what moves cannot count."""
+    """One rule: new, gone, or changed. `notes` say what moves cannot count, `cautions`
+    what is true of the new rule whether or not it changed."""
 
     name: str
     change: str  # "added", "removed", "changed" or "same"
     moves: tuple[Move, ...] = ()
     shares: tuple[ShareLine, ...] = ()
     notes: tuple[str, ...] = ()
+    cautions: tuple[str, ...] = ()
 
     @property
     def moved_bp(self) -> int:
@@ -86,10 +89,7 @@ def diff_plans(old: Plan | None, new: Plan) -> PlanDiff:
 
 def _diff_model(old: Model | None, new: Model) -> ModelDiff:
     if old is None:
-        rules = tuple(
-            RuleDiff(rule.name, "added", shares=_shares(new, rule))
-            for rule in new.rules
-        )
+        rules = tuple(_diff_rule(new, new, None, rule) for rule in new.rules)
         return ModelDiff(new.name, "added", rules)
     before = {rule.name: rule for rule in old.rules}
     after = {rule.name for rule in new.rules}
@@ -130,14 +130,15 @@ def _stable(model: Model) -> int:
 def _settings(model: Model) -> tuple[object, ...]:
     return (
         model.unit, model.output, model.pins, model.annotate, model.has_fallback,
-        model.has_prediction_id, model.queue_us_max,
+        model.has_prediction_id, model.queue_us_max, model.features,
+        model.recording, model.has_exposures,
     )  # fmt: skip
 
 
 def _diff_rule(old: Model, new: Model, before: Rule | None, after: Rule) -> RuleDiff:
-    shares = _shares(new, after)
+    shares, cautions = _shares(new, after), _cautions(after)
     if before is None:
-        return RuleDiff(after.name, "added", shares=shares)
+        return RuleDiff(after.name, "added", shares=shares, cautions=cautions)
     notes = []
     if before.condition != after.condition:
         notes.append("who matches changes")
@@ -147,7 +148,15 @@ def _diff_rule(old: Model, new: Model, before: Rule | None, after: Rule) -> Rule
     else:
         moves = _moved(_owners(old, before), _owners(new, after))
     change = "changed" if moves or notes else "same"
-    return RuleDiff(after.name, change, moves, shares, tuple(notes))
+    return RuleDiff(after.name, change, moves, shares, tuple(notes), cautions)
+
+
+def _cautions(rule: Rule) -> tuple[str, ...]:
+    keys = {test.key for test in tests_of(rule.condition) if not test.on_unit}
+    inputs = sorted(key for key in keys if key.startswith("input."))
+    if not inputs:
+        return ()
+    return (f"not sticky: who matches depends on each request's {', '.join(inputs)}",)
 
 
 def _owners(model: Model, rule: Rule) -> list[int]:

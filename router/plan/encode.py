@@ -21,6 +21,7 @@ from router._fasthash_bytes import (
     NONE,
     RULE,
     SHADOW,
+    SOURCE_FEATURE,
     SOURCE_REQUEST,
     SOURCE_UNIT,
     TEXT,
@@ -36,6 +37,7 @@ from router.plan.plan import (
     Op,
     Output,
     Plan,
+    Recording,
     Rule,
     Shadow,
     Test,
@@ -43,7 +45,8 @@ from router.plan.plan import (
 from router.plan.program import Step, compile_condition
 from router.plan.validate import attributes_of, validate_plan
 
-_FALLBACK, _PREDICTION_ID, _FINITE = 1, 2, 4
+_FALLBACK, _PREDICTION_ID, _FINITE, _EXPOSURES = 1, 2, 4, 8
+_RULE_RECORDS = 1
 _NOBODY = bytes([CONTINUE]) * BUCKET_COUNT  # the map of a rule that nobody can match
 
 
@@ -150,7 +153,9 @@ class _Writer:
         flags = (
             _FALLBACK * model.has_fallback | _PREDICTION_ID * model.has_prediction_id
         )
-        flags |= _FINITE * output.is_finite
+        flags |= _FINITE * output.is_finite | _EXPOSURES * model.has_exposures
+        record = model.recording or Recording(0)
+        keys_at = len(self._unit_keys), len(self._unit_keys) + len(model.unit.metadata)
         cell_static = self._take_cells(variant_count)
         cell_default = self._take_cells(variant_count)
         self._models.append(
@@ -159,14 +164,16 @@ class _Writer:
                 *(len(self._variants), variant_count),
                 *(len(self._attributes), len(attributes)),
                 *(len(self._rules), len(model.rules)),
-                *(len(self._unit_keys), len(model.unit.metadata)),
+                *(keys_at[0], len(model.unit.metadata)),
                 *self._text(model.unit.tensor),
                 *self._text(output.tensor),
                 *(output.low, output.high, output.index),
                 *(model.stable, cell_static, cell_default),
                 *(model.unit.on_missing, model.pins, model.annotate, flags),
-                *(output.kind if model.output else 0, model.queue_us_max, 0),
-                *(output.threshold, len(self._shadows), len(model.shadows)),
+                *(output.kind if model.output else 0, record.share_bp),
+                *(model.queue_us_max, record.bytes_max, output.threshold),
+                *(len(self._shadows), len(model.shadows)),
+                *(keys_at[1], len(record.metadata)),
             )
         )
         for variant in model.variants:
@@ -174,13 +181,22 @@ class _Writer:
             settings = (variant.version, number, disabled, variant.timeout_us, 0)
             self._variants.append(VARIANT.pack(*self._text(variant.name), *settings))
         for name, is_unit in attributes:
-            source = SOURCE_UNIT if is_unit else SOURCE_REQUEST
-            self._attributes.append(ATTRIBUTE.pack(*self._text(name), source))
-        self._unit_keys += (TEXT.pack(*self._text(key)) for key in model.unit.metadata)
+            self._add_attribute(model, name, is_unit)
+        for key in (*model.unit.metadata, *record.metadata):
+            self._unit_keys.append(TEXT.pack(*self._text(key)))
         for rule in model.rules:
             self._add_rule(model, rule)
         for shadow in model.shadows:
             self._add_shadow(model, shadow)
+
+    def _add_attribute(self, model: Model, name: str, is_unit: bool) -> None:
+        source = SOURCE_UNIT if is_unit else SOURCE_REQUEST
+        tensor, index = "", 0
+        for feature in model.features:
+            if feature.key == name and not is_unit:
+                source, tensor, index = SOURCE_FEATURE, feature.tensor, feature.index
+        texts = (*self._text(name), *self._text(tensor))
+        self._attributes.append(ATTRIBUTE.pack(*texts, source, index))
 
     def _add_rule(self, model: Model, rule: Rule) -> None:
         program = compile_condition(rule.condition)
@@ -196,7 +212,8 @@ class _Writer:
                 xxh64(rule.salt.encode(), 0),
                 *(len(self._nodes), len(program or ())),
                 *(map_index, share_first, self._take_cells(len(model.variants))),
-                *(rule.rollout_revision, rule.variant, rule.reason),
+                *(rule.rollout_revision, *self._text(rule.scope), rule.attempt),
+                *(rule.variant, rule.reason, _RULE_RECORDS * rule.has_records),
             )
         )
         for step in program or ():

@@ -149,6 +149,29 @@ class Rule:
     variant: int
     reason: Reason
     rollout_revision: int = 0
+    scope: str = ""
+    """Whose first events its requests count for; it needs a bucket map then."""
+    attempt: int = 0
+    has_records: bool = False
+    """Its first events go on the tape as well, to be merged with other replicas'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """A named column of an input; `key` is how conditions call it."""
+
+    key: str  # input.amount
+    tensor: str
+    index: int  # in the first row
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Which requests go on the tape: a sample, with only these metadata keys."""
+
+    share_bp: int
+    metadata: tuple[str, ...] = ()
+    bytes_max: int = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +233,9 @@ class Model:
     has_prediction_id: bool = False
     queue_us_max: int = 100_000
     shadows: tuple[Shadow, ...] = ()
+    features: tuple[Feature, ...] = ()
+    recording: Recording | None = None
+    has_exposures: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from router.plan.plan import (
     Model,
     Op,
     Plan,
+    Recording,
     Rule,
     Shadow,
     Test,
@@ -94,6 +95,7 @@ def _variants(model: Model) -> Iterator[Finding]:
     order = [(variant.version, variant.ordinal) for variant in model.variants]
     if order != sorted(set(order)):
         yield ".variants", "not sorted by (version, ordinal), or one is repeated"
+    yield from _repeated(".variants", [(v.version, v.name) for v in model.variants])
     if not 0 <= model.stable < count:
         yield ".stable", f"{model.stable} is not the position of a variant"
     elif model.variants[model.stable].is_disabled:
@@ -107,6 +109,12 @@ def _settings(model: Model) -> Iterator[Finding]:
         yield from _name(".unit.metadata", key)
         if key != key.lower():
             yield ".unit.metadata", f"'{key}' is not lower case"
+    for feature in model.features:
+        yield from _name(".features", feature.tensor)
+        if not 0 <= feature.index < 2**32:
+            yield f".features[{feature.key}]", "out of range"
+    if model.recording is not None:
+        yield from _recording(model.recording)
     if model.unit.tensor:
         yield from _name(".unit.tensor", model.unit.tensor)
     if not 0 <= model.queue_us_max < 2**32:
@@ -121,12 +129,31 @@ def _settings(model: Model) -> Iterator[Finding]:
             yield ".output.threshold", "not a number"
 
 
+def _recording(recording: Recording) -> Iterator[Finding]:
+    if not 0 <= recording.share_bp <= BUCKET_COUNT:
+        yield ".recording.share_bp", "out of range"
+    if not 0 <= recording.bytes_max < 2**32:
+        yield ".recording.bytes_max", "out of range"
+    if len(recording.metadata) > UNIT_KEYS_MAX:
+        yield ".recording.metadata", f"more than {UNIT_KEYS_MAX} keys"
+    for key in recording.metadata:
+        yield from _name(".recording.metadata", key)
+        if key != key.lower():
+            yield ".recording.metadata", f"'{key}' is not lower case"
+
+
 def _rule(model: Model, rule: Rule) -> Iterator[Finding]:
     yield from _name(".name", rule.name)
     if rule.name in RESERVED_RULES:
         yield ".name", "the name is taken by requests that no rule answers"
     if not 0 <= rule.variant < len(model.variants):
         yield ".variant", f"{rule.variant} is not the position of a variant"
+    if rule.scope:
+        yield from _name(".scope", rule.scope)
+        if rule.buckets is None:
+            yield ".scope", "counts first events, and draws no bucket"
+    if not 0 <= rule.attempt < 2**32:
+        yield ".attempt", "out of range"
     if not 0 <= rule.rollout_revision < 2**32:
         yield ".rollout_revision", "out of range"
     if rule.buckets is not None:

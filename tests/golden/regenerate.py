@@ -25,6 +25,7 @@ from router.plan.plan import (
     CONTINUE,
     All,
     AnyOf,
+    Feature,
     MintKey,
     Model,
     Not,
@@ -99,6 +100,7 @@ def plan() -> Plan:
         ),
         output=Output("probabilities", 1, OutputKind.PROBABILITY, 0.0, 1.0),
         has_prediction_id=True,
+        features=(Feature("age", "X", 1),),
     )  # fmt: skip
     bare = Model("bare", (Variant("7", 7),), 0, pins=Pins.DENY,
                  unit=Unit(("x-user-id",), "user", OnMissing.REJECT))  # fmt: skip

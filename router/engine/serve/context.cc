@@ -53,9 +53,18 @@ float brain_to_float(uint16_t brain) {
   return value;
 }
 
-// Element 0 of a tensor that has one.
-void set_element(fh_slot* slot, const TensorView& tensor) {
-  const ByteView bytes = tensor.bytes;
+// Where the element starts in a tensor of texts: each is a length and its bytes.
+size_t text_offset(ByteView bytes, uint64_t index) {
+  size_t at = 0;
+  for (; index != 0; --index) at += 4 + load<uint32_t>(bytes.substr(at));
+  return at;
+}
+
+// An element of a tensor that has it.
+void set_element(fh_slot* slot, const TensorView& tensor, uint64_t index) {
+  const bool is_text = tensor.type == DataType::bytes;
+  const ByteView bytes = tensor.bytes.substr(
+      is_text ? text_offset(tensor.bytes, index) : index * datatype_size(tensor.type));
   switch (tensor.type) {
     case DataType::boolean: return set_integer(slot, FH_BOOL, bytes[0] != 0);
     case DataType::uint8: return set_integer(slot, FH_INT, load<uint8_t>(bytes));
@@ -91,6 +100,20 @@ const TensorView* find_input(const InferRequest& request, std::string_view name)
     if (input.name == name) return input.elements == 0 ? nullptr : &input;
   }
   return nullptr;
+}
+
+// A row is what stands behind the first dimension; a vector is a row of its own.
+uint64_t row_elements(const TensorView& tensor) {
+  if (tensor.shape.rank < 2) return tensor.elements;
+  return tensor.elements / static_cast<uint64_t>(tensor.shape.dims[0]);
+}
+
+// A feature is read from its tensor only: nobody can say another value beside it.
+void set_feature(fh_slot* slot, const LiveTable& table, const fh_attribute& feature,
+                 const InferRequest& request) {
+  const TensorView* input = find_input(request, table.text(feature.tensor));
+  if (input == nullptr || feature.index >= row_elements(*input)) return;
+  set_element(slot, *input, feature.index);
 }
 
 void set_param(fh_slot* slot, const Param& param) {
@@ -146,7 +169,7 @@ UnitKey find_unit(const LiveTable& table, const fh_model& model, const InferRequ
     const TensorView* input = find_input(request, table.text(model.unit_tensor));
     if (input != nullptr) {
       fh_slot slot{};
-      set_element(&slot, *input);
+      set_element(&slot, *input, 0);
       const std::string_view text = unit_text(slot, scratch);
       if (!text.empty()) return {text, FH_UNIT_TENSOR};
     }
@@ -168,6 +191,10 @@ void fill_slots(const LiveTable& table, const fh_model& model, const InferReques
       if (unit.source != FH_UNIT_NONE) set_text(slot, unit.bytes);
       continue;
     }
+    if (attribute.source == FH_SOURCE_FEATURE) {
+      set_feature(slot, table, attribute, request);
+      continue;
+    }
     const std::string_view name = table.text(attribute.name);
     const Param* param = name == kIdentityName ? nullptr : find_param(request, name);
     if (param != nullptr) {
@@ -182,7 +209,7 @@ void fill_slots(const LiveTable& table, const fh_model& model, const InferReques
     }
     if (slot->kind == FH_ABSENT && name.substr(0, kInputPrefix.size()) == kInputPrefix) {
       const TensorView* input = find_input(request, name.substr(kInputPrefix.size()));
-      if (input != nullptr) set_element(slot, *input);
+      if (input != nullptr) set_element(slot, *input, 0);
     }
   }
 }
