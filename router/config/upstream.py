@@ -66,6 +66,14 @@ class Upstream(BaseModel):
     """Requests that may be out at once; more are refused."""
     connect_timeout_ms: Annotated[Count, Field(le=600_000)] = 2000
     """From opening a connection to the server's first word."""
+    keepalive_ms: Annotated[Count, Field(le=3_600_000)] = 5000
+    """Silence while requests are out, until the server is asked for a sign of life."""
+    keepalive_timeout_ms: Annotated[Count, Field(le=600_000)] = 2000
+    """How long it may take to give one; then the connection is given up."""
+    connection_age_s: Annotated[Count, Field(le=1_000_000)] = 1800
+    """A connection is replaced when it is so old, give or take a tenth."""
+    resolve_s: Annotated[Count, Field(le=86_400)] = 30
+    """How often names are looked up again; also soon after a connection was lost."""
 
     @model_validator(mode="after")
     def _check_tls(self) -> Self:

@@ -51,6 +51,10 @@ class RemoteVersion:
             "connections": str(upstream.connections),
             "in_flight": str(upstream.in_flight),
             "connect_timeout_ms": str(upstream.connect_timeout_ms),
+            "keepalive_ms": str(upstream.keepalive_ms),
+            "keepalive_timeout_ms": str(upstream.keepalive_timeout_ms),
+            "connection_age_ms": str(upstream.connection_age_s * 1000),
+            "resolve_ms": str(upstream.resolve_s * 1000),
         }
         if upstream.tls is not None:
             options |= {"tls": "1", "tls_name": upstream.tls.name or ""}

@@ -294,25 +294,21 @@ def _versions(snapshot: Snapshot, absent: list[RenewalStatus]) -> Iterator[Metri
 
 
 def _renewals(statuses: tuple[RenewalStatus, ...]) -> Iterator[Metric]:
-    if not statuses:
-        return
-
-    def rows(value: Callable[[RenewalStatus], float], of: Iterable[RenewalStatus]
-             ) -> list[tuple[Labels, float]]:  # fmt: skip
-        return [((one.model, str(one.version)), value(one)) for one in of]
-
     labels = "model", "version"
-    with_tls = [one for one in statuses if one.has_tls]
-    yield _counter("router_version_retries", "Tries to bring back one that is away.",
-                   labels, rows(lambda one: one.retries, statuses))  # fmt: skip
-    if not with_tls:
-        return
-    yield _gauge("router_upstream_tls_reload_successful",
-                 "1 when the newest certificate files are in use.",
-                 labels, rows(lambda one: one.is_tls_current, with_tls))  # fmt: skip
-    yield _gauge("router_upstream_tls_certificate_expiry_timestamp_seconds",
-                 "When our own certificate expires; 0 without one.",
-                 labels, rows(lambda one: one.expires_at_s, with_tls))  # fmt: skip
+    rows = [((one.model, str(one.version)), one) for one in statuses]
+    tls = [(key, one) for key, one in rows if one.has_tls]
+    if rows:
+        name, text = "router_version_retries", "Tries to bring back one that is away."
+        yield _counter(name, text, labels, ((key, one.retries) for key, one in rows))
+    if tls:
+        name = "router_upstream_tls_reload_successful"
+        text = "1 when the newest certificate files are in use."
+        yield _gauge(
+            name, text, labels, ((key, one.is_tls_current) for key, one in tls)
+        )
+        name = "router_upstream_tls_certificate_expiry_timestamp_seconds"
+        text = "When our own certificate expires; 0 without one."
+        yield _gauge(name, text, labels, ((key, one.expires_at_s) for key, one in tls))
 
 
 def _workers(snapshot: Snapshot) -> Iterator[Metric]:
@@ -357,6 +353,13 @@ def _upstreams(snapshot: Snapshot) -> Iterator[Metric]:
         ("ejected", "router_upstream_ejected", "Addresses left out, over all loops."),
     ):
         yield _gauge(name, text, labels, ((of(e), float(e[key])) for e in upstreams))
+    failures: list[tuple[Labels, float]] = [
+        ((v["model"], str(v["version"])), v["lookup_failures"])
+        for v in snapshot["versions"]
+        if "lookup_failures" in v
+    ]
+    name, text = "router_upstream_lookup_failures", "Names looked up in vain."
+    yield _counter(name, text, ("model", "version"), failures)
 
 
 def _tape(snapshot: Snapshot) -> Iterator[Metric]:

@@ -12,6 +12,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from pathlib import Path
@@ -495,6 +496,69 @@ def test_a_dead_target_costs_no_error_while_another_lives(
         )
         assert codes.count(grpc.StatusCode.INTERNAL) <= 5 * 2 + 2
         assert codes[-50:] == [grpc.StatusCode.OK] * 50
+    finally:
+        peer.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_stops_is_noticed_long_before_the_deadline(
+    front: Front, inner: Plane
+) -> None:
+    """It takes connections and reads, but answers neither calls nor PINGs."""
+    peer = Peer(silent)
+    try:
+        serve(front, peer.address, keepalive_ms="300", keepalive_timeout_ms="300")
+        with grpc.insecure_channel(front.address) as channel:
+            began = time.monotonic()
+            assert code_of(channel, 20) is grpc.StatusCode.INTERNAL
+            assert time.monotonic() - began < 10
+            (target,) = front.targets().values()
+            assert (target["connections"], target["ejected"]) == (0, 1)
+            # It is well again: another connection serves.
+            peer.fault = relaying(inner.address)
+            wait_until(lambda: code_of(channel) is grpc.StatusCode.OK, "it serves")
+        assert peer.accepted >= 2
+    finally:
+        peer.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_only_takes_its_time_keeps_its_connection(
+    front: Front, recorder: Recorder
+) -> None:
+    serve(front, recorder.address, keepalive_ms="100", keepalive_timeout_ms="400")
+    recorder.holds = True
+    with grpc.insecure_channel(front.address) as channel:
+        call = channel.unary_unary(INFER).future(request(version="2"), timeout=20)
+        wait_until(lambda: bool(recorder.seen), "the server has the call")
+        # Seven intervals and more than three PINGs' time.
+        assert not recorder.cancelled.wait(1.5)
+        recorder.release.set()
+        assert Response.FromString(call.result()).model_version == "2"
+        assert code_of(channel) is grpc.StatusCode.OK
+    (target,) = front.targets().values()
+    assert target["sent"]["answered"] == 2
+    assert target["connections"] == 1
+
+
+@pytest.mark.slow
+def test_an_old_connection_is_replaced_without_an_error(
+    front: Front, inner: Plane
+) -> None:
+    peer = Peer(relaying(inner.address))
+    try:
+        serve(front, peer.address, connection_age_ms="200")
+        with grpc.insecure_channel(front.address) as channel:
+            codes = set()
+
+            def step() -> bool:
+                codes.update(code_of(channel) for _ in range(10))
+                return peer.accepted >= 3
+
+            wait_until(step, "connections are replaced")
+        assert codes == {grpc.StatusCode.OK}
+        front.wait_idle()
+        front.let_go()
     finally:
         peer.close()
 

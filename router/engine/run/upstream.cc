@@ -89,6 +89,13 @@ std::string read_tls(const Options& options, Upstream* upstream) {
                                  &upstream->tls);
 }
 
+bool option_ms(const Options& options, std::string_view key, int64_t* ns, std::string* why) {
+  auto ms = static_cast<uint32_t>(*ns / 1'000'000);
+  if (!option_number(options, key, 1'000'000'000, &ms, why)) return false;
+  *ns = int64_t{ms} * 1'000'000;
+  return true;
+}
+
 class UpstreamVersion final : public Version {
  public:
   // Loops send its attempts themselves; whoever hands one to a thread made a mistake.
@@ -145,16 +152,19 @@ bool Address::operator==(const Address& other) const {
   return size == other.size && std::memcmp(&name, &other.name, size) == 0;
 }
 
-Endpoint::Endpoint(std::string text)
+Endpoint::Endpoint(std::string text, int64_t resolve)
     : target(std::move(text)), is_unix(target.rfind(kUnixPrefix, 0) == 0),
-      host(is_unix ? std::string() : host_of(target)) {}
+      host(is_unix ? std::string() : host_of(target)), resolve_ns(resolve) {}
 
 std::string Endpoint::look_up() {
   std::vector<Address> found;
   std::string why = is_unix ? unix_address(std::string_view(target).substr(kUnixPrefix.size()),
                                            &found.emplace_back())
                             : inet_addresses(host, target, &found);
-  if (!why.empty()) return "target '" + target + "' " + why;
+  if (!why.empty()) {
+    failures.fetch_add(1, std::memory_order_relaxed);
+    return "target '" + target + "' " + why;
+  }
   std::lock_guard<std::mutex> lock(mutex_);
   if (found == addresses_) return {};
   addresses_ = std::move(found);
@@ -171,21 +181,25 @@ std::string load_upstream(const Options& options, std::unique_ptr<Version>* out)
   auto upstream = std::make_shared<Upstream>();
   auto made = std::make_unique<UpstreamVersion>();
   std::string why;
+  int64_t resolve_ns = 30'000'000'000;
+  const bool good =
+      option_number(options, "connections", 64, &upstream->connections, &why) &&
+      option_number(options, "in_flight", 1 << 20, &upstream->in_flight, &why) &&
+      option_ms(options, "connect_timeout_ms", &upstream->connect_ns, &why) &&
+      option_ms(options, "keepalive_ms", &upstream->keepalive_ns, &why) &&
+      option_ms(options, "keepalive_timeout_ms", &upstream->pong_ns, &why) &&
+      option_ms(options, "connection_age_ms", &upstream->age_ns, &why) &&
+      option_ms(options, "resolve_ms", &resolve_ns, &why);
+  if (!good) return why;
+  if (upstream->connections == 0) return "connections must be at least 1";
   for (const std::string& target : split_list(option(options, "targets"))) {
-    why = upstream->endpoints.emplace_back(std::make_shared<Endpoint>(target))->look_up();
+    auto& endpoint = upstream->endpoints;
+    why = endpoint.emplace_back(std::make_shared<Endpoint>(target, resolve_ns))->look_up();
     if (!why.empty()) return why;
   }
   if (upstream->endpoints.empty()) return "an upstream version needs targets";
   upstream->model = option(options, "upstream_model");
   upstream->version = option(options, "upstream_version");
-  uint32_t connect_ms = 2000;
-  const bool good =
-      option_number(options, "connections", 64, &upstream->connections, &why) &&
-      option_number(options, "in_flight", 1 << 20, &upstream->in_flight, &why) &&
-      option_number(options, "connect_timeout_ms", 600'000, &connect_ms, &why);
-  if (!good) return why;
-  if (upstream->connections == 0) return "connections must be at least 1";
-  upstream->connect_ns = int64_t{connect_ms} * 1'000'000;
   why = read_tls(options, upstream.get());
   if (!why.empty()) return "TLS: " + why;
   why = read_specs(options, "input.", &made->signature.inputs);

@@ -31,11 +31,12 @@ struct Address {
 // read the addresses, the resolver replaces them.
 class Endpoint {
  public:
-  explicit Endpoint(std::string text);
+  Endpoint(std::string text, int64_t resolve_ns);
 
   const std::string target;
   const bool is_unix;
   const std::string host;  // of the target, without port and brackets; empty for a socket
+  const int64_t resolve_ns;  // how often its name is looked up again
   // Looks the name up and says what went wrong; addresses that were found before stay
   // then. Takes as long as the resolver of the system does: never called on a loop.
   std::string look_up();
@@ -44,6 +45,7 @@ class Endpoint {
   uint32_t generation() const { return generation_.load(std::memory_order_acquire); }
   // A loop lost a connection to it: it may have moved. Nothing else is inferred.
   std::atomic<bool> is_doubtful{false};
+  std::atomic<uint32_t> failures{0};  // lookups in vain
 
  private:
   mutable std::mutex mutex_;
@@ -60,6 +62,10 @@ struct Upstream {
   uint32_t connections = 4;       // at most, for each loop and address
   uint32_t in_flight = 1024;      // attempts at once, over all loops
   int64_t connect_ns = 2'000'000'000;  // until the server's first byte
+  // Silence while calls are open until a PING is sent, and from then until the connection
+  // is given up. No silence: never.
+  int64_t keepalive_ns = 5'000'000'000, pong_ns = 2'000'000'000;
+  int64_t age_ns = 1'800'000'000'000;  // of a connection, give or take a tenth
 };
 
 // The gRPC frame of a request as the upstream is to see it: only the names of the model and

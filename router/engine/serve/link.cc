@@ -17,6 +17,8 @@ namespace {
 
 constexpr size_t kReadBytes = 256 * 1024;
 constexpr size_t kOutputHighWater = 256 * 1024;
+// Between two answers to calls: gRPC servers take the first PING and two strikes.
+constexpr unsigned kPingsMax = 3;
 constexpr const char* kInferPath = "/inference.GRPCInferenceService/ModelInfer";
 constexpr const char* kCheckPath = "/grpc.health.v1.Health/Check";
 
@@ -98,6 +100,7 @@ void Upstreams::receive(Link* link, int64_t now_ns) {
   const ssize_t got = recv(link->fd, read_buffer_.get(), kReadBytes, 0);
   if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (got <= 0) return lose(link, now_ns, "the connection was closed");
+  link->heard_ns = now_ns;
   const uint8_t* bytes = read_buffer_.get();
   size_t count = static_cast<size_t>(got);
   bool is_alive = true;
@@ -250,13 +253,33 @@ void Upstreams::housekeep(int64_t now_ns,
   }
 }
 
+void Upstreams::keep_link(Link* link, bool is_wanted, int64_t now_ns) {
+  if (link->is_dead) return;
+  const Upstream& upstream = *link->peer->pool->upstream;
+  if (now_ns > link->retire_ns) retire(link);
+  const bool is_silent =
+      !link->is_established && now_ns - link->opened_ns > upstream.connect_ns;
+  const bool is_over = link->is_retired && link->wire.open_count() == 0;
+  if (!is_wanted || is_silent || is_over) return lose(link, now_ns, "no word in time");
+  if (link->wire.awaits_pong()) {
+    if (now_ns - std::max(link->pinged_ns, link->heard_ns) <= upstream.pong_ns) return;
+    // The machine may still take connections for a process that is stopped.
+    link->peer->was_unreachable(now_ns, "it does not answer a PING");
+    return lose(link, now_ns, "it does not answer a PING");
+  }
+  // Each time twice as patient, until it says something of a call.
+  const unsigned pings = link->wire.pings();
+  const bool may_ping = upstream.keepalive_ns > 0 && pings < kPingsMax;
+  if (!may_ping || !link->is_established || link->wire.open_count() == 0) return;
+  if (now_ns - link->heard_ns <= upstream.keepalive_ns << pings) return;
+  link->wire.ping();
+  link->pinged_ns = now_ns;
+  mark_dirty(link);
+}
+
 void Upstreams::keep_peer(Peer* peer, bool is_wanted, int64_t now_ns) {
   for (size_t i = 0; i < peer->links.size(); ++i) {  // losing one may open another
-    Link* link = peer->links[i].get();
-    const bool is_silent = !link->is_established &&
-                           now_ns - link->opened_ns > peer->pool->upstream->connect_ns;
-    const bool is_over = link->is_retired && link->wire.open_count() == 0;
-    if (!is_wanted || is_silent || is_over) lose(link, now_ns, "no word in time");
+    keep_link(peer->links[i].get(), is_wanted, now_ns);
   }
   const bool is_open = is_wanted && !peer->is_gone && peer->breaker.is_open();
   const bool is_out = is_open || (is_wanted && !peer->is_gone && now_ns < peer->reachable_ns);

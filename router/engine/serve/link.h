@@ -49,7 +49,8 @@ struct Link {
   size_t written = 0;            // of `out`
   uint32_t mask = 0;             // epoll's
   uint64_t sends = 0;            // writes that took bytes
-  int64_t opened_ns = 0;
+  int64_t opened_ns = 0, heard_ns = 0, pinged_ns = 0;
+  int64_t retire_ns = 0;         // it is old then
   bool is_connected = false;     // the socket is
   bool is_established = false;   // the server has said something
   bool is_retired = false;       // no new calls; closed when the last has ended

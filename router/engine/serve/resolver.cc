@@ -13,7 +13,6 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kDoubtInterval = std::chrono::seconds(1);  // at most so often when in doubt
-constexpr auto kInterval = std::chrono::seconds(30);
 
 struct Watched {
   std::weak_ptr<Endpoint> endpoint;
@@ -43,7 +42,8 @@ std::vector<std::shared_ptr<Endpoint>> Resolver::State::take_due() {
     std::shared_ptr<Endpoint> endpoint = each.endpoint.lock();
     if (endpoint == nullptr) continue;
     const bool is_doubtful = endpoint->is_doubtful.exchange(false, std::memory_order_relaxed);
-    if (!is_doubtful && now - each.looked_at < kInterval) continue;
+    const auto interval = std::chrono::nanoseconds(endpoint->resolve_ns);
+    if (!is_doubtful && now - each.looked_at < interval) continue;
     each.looked_at = now;
     due.push_back(std::move(endpoint));
   }

@@ -1,8 +1,8 @@
 // Looks the names of upstream targets up again, on a thread of its own.
 //
-// Every half minute, and soon after a loop lost a connection: never on a loop, because the
-// system's resolver takes as long as it likes. A lookup that does not return is left
-// behind at the end; it touches nothing but its endpoint.
+// As often as an endpoint wants it, and soon after a loop lost a connection: never on a
+// loop, because the system's resolver takes as long as it likes. A lookup that does not
+// return is left behind at the end; it touches nothing but its endpoint.
 #pragma once
 
 #include <memory>

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <map>
 
+#include "run/upstream.h"
 #include "serve/answer.h"
 #include "serve/plane.h"
 
@@ -267,6 +268,13 @@ void write_version(Json* json, const Version& version, const VersionTotals& tota
   }
   json->close(']');
   json->key("last_error").text(version.last_error());
+  if (version.upstream != nullptr) {
+    uint64_t failures = 0;
+    for (const auto& endpoint : version.upstream->endpoints) {
+      failures += endpoint->failures.load(std::memory_order_relaxed);
+    }
+    json->key("lookup_failures").value(failures);
+  }
   json->close('}');
 }
 

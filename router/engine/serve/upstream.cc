@@ -225,7 +225,10 @@ Link* Upstreams::open_link(Peer* peer, int64_t now_ns) {
   Link* link =
       peer->links.emplace_back(std::make_unique<Link>(peer, fd, limits_of(core_))).get();
   link->is_connected = is_open;
-  link->opened_ns = now_ns;
+  link->opened_ns = link->heard_ns = now_ns;
+  const int64_t age_ns = peer->pool->upstream->age_ns;
+  link->retire_ns = now_ns + age_ns - age_ns / 10 +
+                    static_cast<int64_t>(draw(static_cast<uint64_t>(age_ns / 5 + 1)));
   link->mask = is_open ? EPOLLIN : EPOLLIN | EPOLLOUT;
   epoll_event event{};
   event.events = link->mask;

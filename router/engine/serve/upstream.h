@@ -58,6 +58,7 @@ class Upstreams {
   Link* link_of(Peer* peer, int64_t now_ns);
   Link* open_link(Peer* peer, int64_t now_ns);
   void begin_check(Peer* peer, int64_t now_ns);
+  void keep_link(Link* link, bool is_wanted, int64_t now_ns);
   void keep_peer(Peer* peer, bool is_wanted, int64_t now_ns);
 
   void receive(Link* link, int64_t now_ns);

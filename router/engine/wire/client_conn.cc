@@ -100,6 +100,8 @@ struct ClientConn::Impl {
   std::vector<nghttp2_nv> fields;     // of the call being started
   Target target;
   size_t cancelled_count = 0;         // of `live`
+  unsigned pings = 0;                 // since the server last answered a call
+  bool awaits_pong = false;
   bool is_accepting = true;
   bool is_dead = false;
 };
@@ -234,8 +236,9 @@ int ClientConn::Impl::on_header(nghttp2_session*, const nghttp2_frame* frame,
 int ClientConn::Impl::on_frame(nghttp2_session*, const nghttp2_frame* frame,
                                void* user_data) {
   auto* impl = static_cast<Impl*>(user_data);
-  if (frame->hd.type != NGHTTP2_GOAWAY) return 0;
-  impl->is_accepting = false;
+  if (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) impl->pings = 0;
+  if (frame->hd.type == NGHTTP2_PING) impl->awaits_pong = false;  // ours or theirs: it lives
+  if (frame->hd.type == NGHTTP2_GOAWAY) impl->is_accepting = false;
   return 0;
 }
 
@@ -381,6 +384,15 @@ void ClientConn::output(Buffer* out, size_t high_water) {
   impl_->target = {out, high_water};
   pump_session(impl_->session, impl_->target);
 }
+
+void ClientConn::ping() {
+  ++impl_->pings;
+  impl_->awaits_pong = true;
+  nghttp2_submit_ping(impl_->session, NGHTTP2_FLAG_NONE, nullptr);
+}
+
+bool ClientConn::awaits_pong() const { return impl_->awaits_pong; }
+unsigned ClientConn::pings() const { return impl_->pings; }
 
 bool ClientConn::wants_write() const {
   return nghttp2_session_want_write(impl_->session) != 0;

@@ -87,6 +87,11 @@ class ClientConn {
   void output(Buffer* out, size_t high_water);
   bool wants_write() const;
 
+  // Asks the server for a sign of life, which is awaited from then on.
+  void ping();
+  bool awaits_pong() const;
+  unsigned pings() const;         // since it last said something of a call
+
   size_t open_count() const;
   uint32_t streams_max() const;   // what the server allows; more are queued
   bool is_accepting() const;      // false after GOAWAY, or when ids have run out
