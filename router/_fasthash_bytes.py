@@ -58,6 +58,7 @@ class Variant:
     name: str
     version: int
     is_disabled: bool
+    ordinal: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +133,10 @@ class _Reader:
 
     def variant(self, index: int) -> Variant:
         at = self.variants[0] + index * VARIANT.size
-        offset, length, version, _, flags, _, _ = VARIANT.unpack_from(self.data, at)
+        entry = VARIANT.unpack_from(self.data, at)
+        offset, length, version, ordinal, flags, _, _ = entry
         name = self.text(offset, length).decode()
-        return Variant(name, version, bool(flags & VARIANT_DISABLED))
+        return Variant(name, version, bool(flags & VARIANT_DISABLED), ordinal)
 
     def attribute(self, index: int) -> Attribute:
         at = self.attributes[0] + index * ATTRIBUTE.size

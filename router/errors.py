@@ -51,6 +51,14 @@ class ModelError(RouterError):
         super().__init__(f"model '{model}' version {version}: {message}")
 
 
+class ClaimError(RouterError):
+    """A share that cannot be had; `in_the_way` are the scopes that hold the buckets."""
+
+    def __init__(self, message: str, in_the_way: tuple[str, ...] = ()) -> None:
+        self.in_the_way = in_the_way
+        super().__init__(message)
+
+
 class TableError(RouterError):
     """Bytes that are not a routing table."""
 

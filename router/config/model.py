@@ -206,6 +206,14 @@ Versions = Annotated[
 ]
 
 
+class Force(BaseModel):
+    """Callers that may choose: for tests and demonstrations, off unless given."""
+
+    model_config = FROZEN
+    header: Name = "x-router-variant"
+    """Metadata key or parameter; its value is a version or a variant's name."""
+
+
 class Model(BaseModel):
     """One model and its versions."""
 
@@ -227,6 +235,7 @@ class Model(BaseModel):
     """Where the decision is told to the client."""
     fallback: Flag = True
     """Stable answers for a candidate that fails, is late or answers nonsense."""
+    force: Force | None = None
     prediction_id: Flag = False
     on_mismatch: Literal["refuse", "allow"] = "refuse"
     """A version whose inputs or outputs differ from stable's."""
@@ -253,6 +262,21 @@ def stable_of(model: Model, served: tuple[int, ...]) -> int:
     then never takes traffic by arriving.
     """
     return min(served) if model.stable is None else model.stable
+
+
+def resolve_version(
+    model: Model, wanted: int | str, served: tuple[int, ...]
+) -> int | None:
+    """The version that a number or an alias means: `stable`, or the name of a version.
+
+    None when the alias is unknown. A number means itself, served or not.
+    """
+    if isinstance(wanted, int):
+        return wanted
+    if wanted == "stable":
+        return stable_of(model, served)
+    named = model.versions.items() if isinstance(model.versions, dict) else ()
+    return next((v for v, own in named if own.name == wanted), None)
 
 
 def upstream_versions(model: Model) -> tuple[int, ...]:

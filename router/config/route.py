@@ -80,12 +80,16 @@ def route_name(route: Route) -> str:
 
 
 def salt_of(route: Route, layers: tuple[Layer, ...]) -> str:
-    """The salt a route's buckets are drawn and claimed by.
+    """The salt a route's buckets are drawn and claimed by."""
+    return layer_salt(route.layer or route.model, layers)
 
-    Routes of a model share a layer named after the model unless told otherwise;
-    declaring a layer of that name gives it another salt.
+
+def layer_salt(wanted: str, layers: tuple[Layer, ...]) -> str:
+    """The salt of a layer.
+
+    Routes and rollouts of a model share a layer named after the model unless told
+    otherwise; declaring a layer of that name gives it another salt.
     """
-    wanted = route.layer or route.model
     for layer in layers:
         if layer.name == wanted:
             return layer.salt or layer.name

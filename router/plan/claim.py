@@ -1,5 +1,9 @@
 """Who holds which bucket: the one place where a weight becomes buckets.
 
+A scope of a rollout claims by `claim_scope`: its candidates take buckets that are
+stable's, and the *baseline slice* (version 0 in the map) as many from the far end of
+the order, where it is the last thing that a growing candidate meets.
+
 A route's bucket map is state. Each version of the split except stable *claims* buckets
 in the fixed order of the route's salt, and keeps them in the order in which it claimed
 them; stable holds what nobody claimed. Growth claims more, shrinking returns the last
@@ -16,7 +20,10 @@ another has to lose.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from router.errors import ClaimError
 from router.plan.plan import BUCKET_COUNT
+
+BASELINE = 0  # stands in a scope's map for stable buckets that are measured apart
 
 Owned = dict[int, tuple[int, ...]]
 
@@ -64,6 +71,55 @@ def claim(
         claims.append((version, kept[version] + tuple(free[:wanted])))
         free = free[wanted:]
     return BucketMap(rest, tuple(claims))
+
+
+def claim_scope(
+    previous: BucketMap | None,
+    order: Sequence[int],
+    weights_bp: Mapping[int, int],
+    baseline_bp: int,
+    blocked: frozenset[int],
+    stable: int,
+) -> BucketMap:
+    """The next bucket map of a scope; ClaimError when there are too few buckets.
+
+    Every candidate keeps the first of what it holds and takes the rest in order, among
+    buckets that are neither `blocked` nor another candidate's; those of the baseline
+    slice it may take, and one that another candidate gives up now comes last. Blocked
+    buckets that it holds are lost to it.
+    """
+    held = _held(previous, blocked)
+    wanted = {v: bp for v, bp in sorted(weights_bp.items()) if bp}
+    kept = {v: held.get(v, ())[:bp] for v, bp in wanted.items()}
+    taken = {bucket for buckets in kept.values() for bucket in buckets}
+    others = {b for v, buckets in held.items() if v != BASELINE for b in buckets}
+    free = [b for b in order if b not in taken and b not in blocked]
+    missing = sum(wanted.values()) - len(taken)
+    if missing > len(free):
+        raise ClaimError(
+            f"{(missing - len(free)) / 100:g} % more is asked for than is free"
+        )
+    free.sort(key=lambda bucket: bucket in others)
+    claims: Owned = {}
+    for version, buckets in kept.items():
+        count = wanted[version] - len(buckets)
+        claims[version] = buckets + tuple(free[:count])
+        free = free[count:]
+    left = set(free)
+    baseline = [b for b in held.get(BASELINE, ()) if b in left]
+    # Measured apart since before, so apart they stay; the others join from the far end.
+    apart = left.difference(baseline)
+    baseline += [b for b in reversed(order) if b in apart]
+    if baseline_bp and baseline:
+        claims[BASELINE] = tuple(baseline[:baseline_bp])
+    return BucketMap(stable, tuple(sorted(claims.items())))
+
+
+def _held(previous: BucketMap | None, blocked: frozenset[int]) -> Owned:
+    return {
+        version: tuple(bucket for bucket in buckets if bucket not in blocked)
+        for version, buckets in (previous.claims if previous else ())
+    }
 
 
 def _owned(previous: BucketMap | None, order: Sequence[int]) -> Owned:

@@ -4,6 +4,9 @@ Pure and deterministic: the same configuration and states give the same plan, by
 byte once encoded. Bucket maps come from `claim.py` and from what was stored; compiling
 again with the states it produced changes nothing.
 
+Rules stand in this order: variants that callers force, units that rollouts allow or
+deny, holdouts, the routes of the file, and the rollouts of the file.
+
 A route that leads to one version has no bucket map, and leaves the stored one alone:
 when it splits again everyone returns to the version they had.
 """
@@ -27,6 +30,7 @@ from router.config.route import Route, route_name, salt_of
 from router.plan.claim import BucketMap, claim
 from router.plan.condition import compile_audiences
 from router.plan.plan import (
+    BASELINE_ORDINAL,
     Annotate,
     Condition,
     Feature,
@@ -43,7 +47,18 @@ from router.plan.plan import (
     Unit,
     Variant,
 )
-from router.plan.rollout import ScopeState
+from router.plan.rollout import ScopeState, Spec
+from router.plan.scope_rules import (
+    Places,
+    Scopes,
+    Setting,
+    forced_rules,
+    holdout_rules,
+    needs_baseline,
+    override_rules,
+    scope_rules,
+)
+from router.plan.scopes import specs_of
 
 # A sum of single-precision shares misses 1 by its rounding: a random forest of 30 trees
 # was seen to answer 1.0000004. Sixteen times that is still no other mistake's size.
@@ -83,7 +98,7 @@ class States:
     routes: Mapping[str, RouteState] = field(default_factory=dict)
     keys: tuple[MintKey, ...] = ()
     scopes: Mapping[str, ScopeState] = field(default_factory=dict)
-    """What is stored of each rollout's scopes."""
+    """What is stored of each rollout's scopes; one that is missing has not begun."""
     disabled: frozenset[tuple[str, int]] = frozenset()
     """(model, version) taken out at run time."""
     shadows_off: frozenset[str] = frozenset()
@@ -94,11 +109,25 @@ def compile_plan(config: Config, states: States) -> Plan:
     """What routing should mean: every model with its variants and rules."""
     audiences = compile_audiences(config.audiences)
     routes = {state.name: state for state in next_routes(config, states)}
+    scopes = scopes_of(config, states)
     models = tuple(
-        _compile_model(config, model, states, audiences, routes)
+        _compile_model(_Parts(config, states, audiences, routes, scopes), model)
         for model in config.models
     )
     return Plan(config_revision(config), models, states.keys)
+
+
+def scopes_of(config: Config, states: States) -> Scopes:
+    """Every scope of the configuration with its state, in the order of the file."""
+    return tuple(
+        (spec, states.scopes.get(spec.scope) or unbegun(spec))
+        for spec in specs_of(config, states.versions)
+    )
+
+
+def unbegun(spec: Spec) -> ScopeState:
+    """The state of a scope of which nothing is stored."""
+    return ScopeState(spec.scope, spec.rollout, spec.model, spec.digest)
 
 
 def next_routes(config: Config, states: States) -> tuple[RouteState, ...]:
@@ -162,25 +191,34 @@ def _served(model: ModelConfig, states: States) -> tuple[int, ...]:
     return served_versions(model, states.versions.get(model.name, ()))
 
 
-def _compile_model(
-    config: Config,
-    model: ModelConfig,
-    states: States,
-    audiences: Mapping[str, Condition],
-    routes: Mapping[str, RouteState],
-) -> Model:
-    served = _served(model, states)
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What the models of a plan are made from."""
+
+    config: Config
+    states: States
+    audiences: Mapping[str, Condition]
+    routes: Mapping[str, RouteState]
+    scopes: Scopes
+
+
+def _compile_model(parts: _Parts, model: ModelConfig) -> Model:
+    config = parts.config
+    served = _served(model, parts.states)
     mine = tuple(route for route in config.routes if route.model == model.name)
     names = {s.version: s.name for route in mine for s in route.split or () if s.name}
-    variants = tuple(_compile_variant(model, v, names.get(v)) for v in served)
-    position = {variant.version: at for at, variant in enumerate(variants)}
+    stable = stable_of(model, served)
+    variants = tuple(
+        _compile_variant(model, v, names.get(v), parts.states.disabled) for v in served
+    )
+    if needs_baseline(model.name, parts.scopes):
+        variants = _with_baseline(variants, stable)
+    places = {(v.version, v.ordinal): at for at, v in enumerate(variants)}
     return Model(
         name=model.name,
         variants=variants,
-        stable=position[stable_of(model, served)],
-        rules=tuple(
-            _compile_rule(config, route, audiences, routes, position) for route in mine
-        ),
+        stable=places[stable, 0],
+        rules=_compile_rules(parts, model, variants, places),
         unit=Unit(
             metadata=tuple(key.lower() for key in model.unit.metadata),
             tensor=model.unit.tensor or "",
@@ -209,14 +247,46 @@ def _compile_recording(model: ModelConfig) -> Recording | None:
     return Recording(record.percent, keys, record.max_kb * 1024)
 
 
-def _compile_variant(model: ModelConfig, version: int, shared: str | None) -> Variant:
+def _compile_rules(
+    parts: _Parts, model: ModelConfig, variants: tuple[Variant, ...], places: Places
+) -> tuple[Rule, ...]:
+    config, stable = parts.config, stable_of(model, _served(model, parts.states))
+    setting = Setting(parts.scopes, config.holdouts, parts.audiences, places)
+    mine = [(spec, state) for spec, state in parts.scopes if spec.model == model.name]
+    return (
+        *(forced_rules(model.force, variants) if model.force else ()),
+        *(rule for scope in mine for rule in override_rules(*scope, setting)),
+        *holdout_rules(model.name, places[stable, 0], setting),
+        *(
+            _compile_rule(config, route, parts.audiences, parts.routes, places)
+            for route in config.routes
+            if route.model == model.name
+        ),
+        *(rule for scope in mine for rule in scope_rules(*scope, setting)),
+    )
+
+
+def _compile_variant(
+    model: ModelConfig,
+    version: int,
+    shared: str | None,
+    disabled: frozenset[tuple[str, int]],
+) -> Variant:
     own = settings_of(model, version)
     return Variant(
         name=own.name or shared or str(version),
         version=version,
-        is_disabled=own.disabled,
+        is_disabled=own.disabled or (model.name, version) in disabled,
         timeout_us=(runtime_of(model, version).timeout_ms or 0) * 1000,
     )
+
+
+def _with_baseline(variants: tuple[Variant, ...], stable: int) -> tuple[Variant, ...]:
+    """Stable once more, right behind itself: its baseline slice."""
+    at = next(i for i, v in enumerate(variants) if v.version == stable)
+    name = f"{variants[at].name}@baseline"
+    apart = replace(variants[at], name=name, ordinal=BASELINE_ORDINAL)
+    return (*variants[: at + 1], apart, *variants[at + 1 :])
 
 
 def _compile_rule(
@@ -224,7 +294,7 @@ def _compile_rule(
     route: Route,
     audiences: Mapping[str, Condition],
     routes: Mapping[str, RouteState],
-    position: Mapping[int, int],
+    places: Places,
 ) -> Rule:
     rule = Rule(
         name=route_name(route),
@@ -235,13 +305,13 @@ def _compile_rule(
         reason=Reason.TARGETING_MATCH if route.audience else Reason.STATIC,
     )
     if route.version is not None:
-        return replace(rule, variant=position[route.version])
+        return replace(rule, variant=places[route.version, 0])
     state = routes[rule.name]
     owners = state.buckets.owners()
     return replace(
         rule,
-        buckets=bytes(position[version] for version in owners),
-        variant=position[owners[0]],
+        buckets=bytes(places[version, 0] for version in owners),
+        variant=places[owners[0], 0],
         reason=Reason.SPLIT,
         rollout_revision=state.revision,
     )

@@ -95,7 +95,11 @@ def _diff_model(old: Model | None, new: Model) -> ModelDiff:
     after = {rule.name for rule in new.rules}
     rules = tuple(
         _diff_rule(old, new, before.get(rule.name), rule) for rule in new.rules
-    ) + tuple(RuleDiff(name, "removed") for name in before if name not in after)
+    ) + tuple(
+        RuleDiff(name, "removed", _given_back(old, new, rule))
+        for name, rule in before.items()
+        if name not in after
+    )
     notes = _model_notes(old, new)
     is_same = not notes and all(rule.change == "same" for rule in rules)
     return ModelDiff(new.name, "same" if is_same else "changed", rules, notes)
@@ -103,8 +107,9 @@ def _diff_model(old: Model | None, new: Model) -> ModelDiff:
 
 def _model_notes(old: Model, new: Model) -> tuple[str, ...]:
     notes = []
-    before = {variant.version: variant for variant in old.variants}
-    after = {variant.version: variant for variant in new.variants}
+    # The baseline slice comes and goes with stable's buckets and is no version.
+    before = {v.version: v for v in old.variants if v.ordinal == 0}
+    after = {v.version: v for v in new.variants if v.ordinal == 0}
     notes += [f"version {v} is added" for v in after if v not in before]
     notes += [f"version {v} is removed" for v in before if v not in after]
     for version in before.keys() & after.keys():
@@ -138,7 +143,11 @@ def _settings(model: Model) -> tuple[object, ...]:
 def _diff_rule(old: Model, new: Model, before: Rule | None, after: Rule) -> RuleDiff:
     shares, cautions = _shares(new, after), _cautions(after)
     if before is None:
-        return RuleDiff(after.name, "added", shares=shares, cautions=cautions)
+        # Whoever no rule of a rollout answered had stable. What a route took over is
+        # not known here: the routes before and after it decide that.
+        was = [_stable(old)] * BUCKET_COUNT
+        moves = _moved(was, _owners(new, after)) if after.scope else ()
+        return RuleDiff(after.name, "added", moves, shares, (), cautions)
     notes = []
     if before.condition != after.condition:
         notes.append("who matches changes")
@@ -157,6 +166,13 @@ def _cautions(rule: Rule) -> tuple[str, ...]:
     if not inputs:
         return ()
     return (f"not sticky: who matches depends on each request's {', '.join(inputs)}",)
+
+
+def _given_back(old: Model, new: Model, rule: Rule) -> tuple[Move, ...]:
+    """Who returns to stable when a rule of a rollout ends."""
+    if not rule.scope:
+        return ()
+    return _moved(_owners(old, rule), [_stable(new)] * BUCKET_COUNT)
 
 
 def _owners(model: Model, rule: Rule) -> list[int]:

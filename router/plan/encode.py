@@ -62,6 +62,7 @@ class CellName:
     rule: str
     variant: str
     version: int
+    ordinal: int = 0  # BASELINE_ORDINAL: stable's baseline slice
 
 
 def encode(plan: Plan) -> bytes:
@@ -78,7 +79,7 @@ def encode(plan: Plan) -> bytes:
 def cell_names(plan: Plan) -> tuple[CellName, ...]:
     """What each counter cell of the plan's table counts, by cell index."""
     return tuple(
-        CellName(model.name, rule, variant.name, variant.version)
+        CellName(model.name, rule, variant.name, variant.version, variant.ordinal)
         for model in sorted(plan.models, key=lambda model: model.name.encode())
         for rule in ("pin", "default", *(rule.name for rule in model.rules))
         for variant in model.variants
@@ -88,7 +89,7 @@ def cell_names(plan: Plan) -> tuple[CellName, ...]:
 def names(table: bytes) -> tuple[CellName, ...]:
     """What each counter cell of a checked table counts, by cell index."""
     return tuple(
-        CellName(model.name, rule, variant.name, variant.version)
+        CellName(model.name, rule, variant.name, variant.version, variant.ordinal)
         for model in read_models(table).values()
         for rule in ("pin", "default", *(rule.name for rule in model.rules))
         for variant in model.variants

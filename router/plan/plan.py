@@ -123,6 +123,9 @@ class OutputKind(IntEnum):
     RANKING = 5
 
 
+BASELINE_ORDINAL = 1  # of the variant that is stable once more, measured apart
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One option: an immutable version, told apart by `ordinal` if two share it."""

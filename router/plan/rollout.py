@@ -20,8 +20,6 @@ from router.config.rollout import Primary, Window
 from router.config.steps import Criterion
 from router.plan.claim import BucketMap
 
-BASELINE = 0  # stands in bucket maps for the baseline slice of stable
-
 
 class Phase(StrEnum):
     """How far a scope has come."""
