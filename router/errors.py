@@ -81,7 +81,3 @@ class RefusedError(RouterError):
 
 class ConflictError(RouterError):
     """Somebody else was faster, or a request id was used for something else."""
-
-
-class ClaimError(RouterError):
-    """Shares that cannot be had; the text names what is in the way."""

@@ -44,6 +44,7 @@ from router.plan.plan import (
     Reason,
     Recording,
     Rule,
+    Shadow,
     Unit,
     Variant,
 )
@@ -57,6 +58,7 @@ from router.plan.scope_rules import (
     needs_baseline,
     override_rules,
     scope_rules,
+    shadows_of,
 )
 from router.plan.scopes import specs_of
 
@@ -236,6 +238,21 @@ def _compile_model(parts: _Parts, model: ModelConfig) -> Model:
         ),
         recording=_compile_recording(model),
         has_exposures=model.exposures,
+        shadows=_compile_shadows(parts, model.name, variants, places),
+    )
+
+
+def _compile_shadows(
+    parts: _Parts, model: str, variants: tuple[Variant, ...], places: Places
+) -> tuple[Shadow, ...]:
+    setting = Setting(parts.scopes, parts.config.holdouts, parts.audiences, places)
+    off = parts.states.shadows_off
+    return tuple(
+        shadow
+        for spec, state in parts.scopes
+        if spec.model == model and not {spec.scope, spec.rollout} & off
+        for shadow in shadows_of(spec, state, setting)
+        if not variants[shadow.variant].is_disabled
     )
 
 

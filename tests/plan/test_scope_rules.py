@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from rollout_plans import Moves, config, held, rollout
+from rollout_plans import LADDER, Moves, config, held, rollout
 
 from router._fasthash import Table, bucket, claim_order
 from router._fasthash_py import Decision, Reason, UnitSource, read_table
@@ -376,3 +376,65 @@ def test_a_baseline_is_stables_and_named_apart() -> None:
         is_apart = bucket(unit, "credit") in apart
         name = both.model.variants[decision.variant].name
         assert (name == "1@baseline") == is_apart
+
+
+# -- shadows ---------------------------------------------------------------------------
+
+SHADOW = [{"shadow": {"percent": 20, "for": "1h"}}, *LADDER]
+
+
+def shadowing(moves: Moves, scope: str = "credit-2", **change: Any) -> None:
+    state = {spec.scope: state for spec, state in moves.scopes()}[scope]
+    moves.put(replace(state, phase=Phase.SHADOWING, **change))
+
+
+def test_a_shadow_takes_the_units_that_the_candidate_will_answer_first() -> None:
+    moves = Moves(config(rollout(steps=SHADOW, audience="adults")))
+    shadowing(moves)
+    (shadow,) = moves.model().shadows
+    assert shadow.buckets is not None
+    taken = {b for b in range(10_000) if shadow.buckets[b]}
+    assert taken == set(claim_order("credit-2")[:2000])
+    assert (shadow.name, shadow.variant, shadow.salt) == ("credit-2", 1, "credit")
+    assert shadow.condition is not None
+    assert moves.model().rules == ()
+    Both(moves)
+
+
+def test_a_shadow_by_request_is_a_sample() -> None:
+    steps = [{"shadow": {"percent": 20, "by": "request", "for": "1h"}}, *LADDER]
+    moves = Moves(config(rollout(steps=steps, candidates=[2, 3])))
+    shadowing(moves)
+    made = [(s.name, s.variant, s.buckets, s.sample_bp) for s in moves.model().shadows]
+    assert made == [("credit-2#2", 1, None, 2000), ("credit-2#3", 2, None, 2000)]
+
+
+@pytest.mark.parametrize(
+    ("change", "count"),
+    [
+        ({}, 1), ({"phase": Phase.HOLDING, "elapsed_s": 1.0}, 1),
+        ({"phase": Phase.HOLDING}, 0), ({"phase": Phase.PENDING}, 0),
+        ({"phase": Phase.ROLLED_BACK}, 0), ({"is_off": True}, 0), ({"step": 1}, 0),
+        ({"is_retired": True}, 0), ({"step": 9}, 0),
+    ],
+)  # fmt: skip
+def test_a_shadow_runs_while_its_step_does(change: dict[str, Any], count: int) -> None:
+    moves = Moves(config(rollout(steps=SHADOW)))
+    shadowing(moves)
+    moves.put(replace(moves.state("credit-2"), **change))
+    assert len(moves.model().shadows) == count
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shadows_off": frozenset({"credit-2"})},
+        {"disabled": frozenset({("credit", 2)})},
+        {"versions": {"credit": (1, 3)}},
+    ],
+)
+def test_a_shadow_can_be_turned_off(change: dict[str, Any]) -> None:
+    moves = Moves(config(rollout(steps=SHADOW)))
+    shadowing(moves)
+    moves.states = replace(moves.states, **change)
+    assert moves.model().shadows == ()
