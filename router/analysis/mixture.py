@@ -16,7 +16,7 @@ Wealth is kept as its logarithm: it reaches 1e300 within a day.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 RESTART = 1 / 200  # one expected change in the 200 ticks that a step usually lasts
@@ -49,13 +49,9 @@ class Mixture:
         """ln E of the gate's statistic: the average of both mixtures."""
         return log_sum((LOG_HALF + self.log_plain, LOG_HALF + self.log_shared))
 
-    def as_dict(self) -> dict[str, Any]:
-        """The gambler as JSON can hold it."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> "Mixture":
-        """The gambler that `as_dict` wrote."""
+        """The gambler that `dataclasses.asdict` wrote."""
         lists = {name: tuple(stored[name]) for name in ("grown", "shares")}
         return cls(**{**stored, **lists})
 
