@@ -17,6 +17,7 @@ Wealth is kept as its logarithm: it reaches 1e300 within a day.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 RESTART = 1 / 200  # one expected change in the 200 ticks that a step usually lasts
@@ -71,9 +72,11 @@ def grow(mixture: Mixture, gains: Sequence[float]) -> Mixture:
         share + gain for share, gain in zip(mixture.shares, (0.0, *gains), strict=True)
     ]
     total = log_sum(held)
-    keep, move = math.log1p(-mixture.restart), math.log(mixture.restart)
+    # The parts of one, moved towards the opening stakes: none is ever below a
+    # restart's worth, so nothing is lost by leaving the logarithms for a moment.
+    keep, move = 1 - mixture.restart, mixture.restart
     shares = tuple(
-        log_sum((keep + share - total, move + opening))
+        math.log(keep * math.exp(share - total) + move * math.exp(opening))
         for share, opening in zip(held, _opening(len(gains)), strict=True)
     )
     log_shared = mixture.log_shared + total
@@ -87,7 +90,7 @@ def log_sum(logs: Iterable[float]) -> float:
     largest = max(terms)
     if largest == -math.inf:
         return largest
-    return largest + math.log(math.fsum(math.exp(term - largest) for term in terms))
+    return largest + math.log(sum([math.exp(term - largest) for term in terms]))
 
 
 def log_mean(logs: Sequence[float]) -> float:
@@ -95,5 +98,6 @@ def log_mean(logs: Sequence[float]) -> float:
     return log_sum(logs) - math.log(len(logs))
 
 
+@lru_cache(maxsize=16)
 def _opening(alternatives: int) -> tuple[float, ...]:
     return (LOG_HALF, *(LOG_HALF - math.log(alternatives),) * alternatives)

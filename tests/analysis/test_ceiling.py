@@ -98,17 +98,19 @@ def test_a_limit_inside_a_bucket_gives_neither_side_the_benefit() -> None:
 
 
 def test_a_quantile_passes_and_fails_exactly_at_its_bounds() -> None:
-    histogram = Histogram(EDGES, (900, 40, 10, 50, 0))
-    lower, upper = rate_bounds(50, 1000, 0.05)
+    # Bounds above one half, because there 1 - (1 - bound) is the bound to the last bit.
+    histogram = Histogram(EDGES, (100, 100, 100, 700, 0))
+    lower, upper = rate_bounds(700, 1000, 0.05)
+    assert 0.5 < lower < 0.7 < upper
     cases = [
-        (1 - lower + 1e-12, "fail"), (1 - lower - 1e-12, "inconclusive"),
-        (1 - upper + 1e-12, "inconclusive"), (1 - upper - 1e-12, "pass"),
+        (lower, "inconclusive"), (math.nextafter(lower, 0), "fail"),
+        (upper, "pass"), (math.nextafter(upper, 0), "inconclusive"),
     ]  # fmt: skip
-    for quantile, answer in cases:
-        ceiling = replace(P99, quantile=quantile)
+    for share, answer in cases:
+        ceiling = replace(P99, quantile=1 - share)
         assert judge_quantile(histogram, ceiling, 0.05).verdict == answer
     for units_min, answer in ((1000, "pass"), (1001, "inconclusive")):
-        ceiling = QuantileCeiling(0.5, 40.0, units_min)
+        ceiling = QuantileCeiling(1 - 0.9, 40.0, units_min)
         assert judge_quantile(histogram, ceiling, 0.05).verdict == answer
 
 
