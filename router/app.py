@@ -55,6 +55,7 @@ from router.ops.health import Watchers, health_methods
 from router.ops.methods import Method, MethodPool, StreamMethod
 from router.ops.oip import oip_methods
 from router.ops.reflection import reflection_methods
+from router.plan.check_shares import check_shares
 from router.store.sqlite import SqliteLog
 from router.telemetry.logs import configure_logs
 from router.telemetry.tape import TapeFiles, TapeReader
@@ -92,6 +93,7 @@ def serve(path: str | Path) -> int:
         list_versions=list_versions,
         regex_problem=regex_problem,
         read_inputs=read_inputs,
+        find_rivals=check_shares,
     )
     config = load_config(path, checks)
     with ExitStack() as stack:

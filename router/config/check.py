@@ -10,11 +10,12 @@ as functions.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from router.config import audience as conditions
 from router.config.audience import AudienceRef, Condition, Test
+from router.config.check_rollouts import check_rollouts
 from router.config.check_routes import check_routes
 from router.config.config import Config
 from router.config.features import ReadInputs, check_features
@@ -31,6 +32,7 @@ TESTS_MAX = 4096
 REFERENCES_MAX = 20
 
 Finder = Iterator[Finding]
+FindRivals = Callable[[Config, Mapping[str, tuple[int, ...]], frozenset[int]], Finder]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,9 @@ class Checks:
     """Why these files cannot be used, or None."""
     read_inputs: ReadInputs | None = None
     """The inputs that a version's manifest names; None leaves them unnamed."""
+    find_rivals: FindRivals | None = None
+    """Rollouts that want the same units or are never reached: conditions are taken
+    apart to find them, which is the plan's business."""
 
 
 def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Finding]:
@@ -57,8 +62,30 @@ def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Findi
     yield from _check_names(config)
     for i, model in enumerate(config.models):
         yield from _check_model(config, model, ("models", i), served[model.name])
-    yield from _check_audiences(config, checks, known)
-    yield from check_routes(config, served, known)
+    found = [
+        *_check_audiences(config, checks, known),
+        *check_routes(config, served, known),
+        *check_rollouts(config, served, known),
+    ]
+    yield from found
+    if checks.find_rivals is not None:
+        yield from _check_rivals(config, checks.find_rivals, served, found)
+
+
+def _check_rivals(
+    config: Config,
+    find_rivals: FindRivals,
+    served: Mapping[str, Served],
+    found: list[Finding],
+) -> Finder:
+    """Looked for only where every name is known and every step makes sense."""
+    if any(finding.path[0] in ("audiences", "routes", "policies") for finding in found):
+        return
+    skip = {at for _, at, *_ in (f.path for f in found if f.path[0] == "rollouts")}
+    versions = {name: each.versions or () for name, each in served.items()}
+    unknown = {m.name for m in config.models if not versions[m.name] and not m.stable}
+    skip |= {i for i, r in enumerate(config.rollouts) if r.model in unknown}
+    yield from find_rivals(config, versions, frozenset(map(int, skip)))
 
 
 def _check_server(config: Config, checks: Checks) -> Finder:
@@ -131,6 +158,8 @@ def _check_model(config: Config, model: Model, path: Path, served: Served) -> Fi
     leaves = _tests_over(config, model)
     yield from check_features(model, iter(leaves))
     keys = {test.key for _, test in leaves}
+    keys |= {r.channel_key for r in config.rollouts if r.channels}
+    keys |= {model.force.header} if model.force else set()
     if len(keys) > KEYS_MAX:
         yield Finding(
             path, f"its routes read {len(keys)} keys", "", f"at most {KEYS_MAX}"
@@ -166,7 +195,8 @@ def _tests_over(config: Config, model: Model) -> list[tuple[Path, Test]]:
     ]
     for rollout in config.rollouts:
         if rollout.model == model.name:
-            waiting += [name for name in (rollout.audience, *rollout.waves) if name]
+            named = (rollout.audience, *rollout.waves, *rollout.slices)
+            waiting += [name for name in named if name]
     tests: list[tuple[Path, Test]] = []
     seen: set[str] = set()
     while waiting:

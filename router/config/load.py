@@ -368,4 +368,10 @@ def _known(value: dict[str, Any]) -> Known:
             if isinstance(entry, dict) and isinstance(entry.get("name"), str)
         )
 
-    return Known(names("models"), names("audiences"), names("layers"))
+    policies = value.get("policies")
+    return Known(
+        names("models"),
+        names("audiences"),
+        names("layers"),
+        frozenset(map(str, policies)) if isinstance(policies, dict) else frozenset(),
+    )

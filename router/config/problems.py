@@ -17,6 +17,7 @@ from router.config.audience import OPERATORS, Audience
 from router.config.config import Config
 from router.config.manifest import Artefact, Input, Training
 from router.config.model import (
+    Force,
     Model,
     Output,
     Runtime,
@@ -24,8 +25,17 @@ from router.config.model import (
     VersionRuntime,
     VersionSettings,
 )
+from router.config.rollout import (
+    Channel,
+    Holdout,
+    PolicyBody,
+    Primary,
+    Rollout,
+    Window,
+)
 from router.config.route import Layer, Route, Share
 from router.config.server import Limits, Server
+from router.config.steps import KINDS, Criterion, Step
 
 Path = tuple[str | int, ...]
 
@@ -47,6 +57,7 @@ class Known:
     models: frozenset[str] = frozenset()
     audiences: frozenset[str] = frozenset()
     layers: frozenset[str] = frozenset()
+    policies: frozenset[str] = frozenset()
 
 
 # Which keys a mapping may have, by the key it stands under: only for suggestions.
@@ -62,6 +73,17 @@ _MAPPINGS: dict[str, type[BaseModel]] = {
     "layers": Layer,
     "routes": Route,
     "split": Share,
+    "rollouts": Rollout,
+    "policies": PolicyBody,
+    "holdouts": Holdout,
+    "guardrails": Criterion,
+    "gates": Criterion,
+    "channels": Channel,
+    "windows": Window,
+    "primary": Primary,
+    "force": Force,
+    "steps": Step,
+    **KINDS,
     "inputs": Input,
     "training": Training,
     "data": Artefact,
@@ -217,4 +239,9 @@ def _key_remedy(path: Path, known: Iterable[str]) -> str:
     if parents[-1] == "runtime" and "versions" in parents:
         return did_you_mean(word, VersionRuntime.model_fields)
     mapping = _MAPPINGS.get(parents[-1])
-    return did_you_mean(word, mapping.model_fields) if mapping else ""
+    return did_you_mean(word, _keys(mapping)) if mapping else ""
+
+
+def _keys(mapping: type[BaseModel]) -> list[str]:
+    """What the keys of a mapping are called in the file."""
+    return [field.alias or name for name, field in mapping.model_fields.items()]

@@ -27,6 +27,8 @@ Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 ClockTime = Annotated[Text, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 VersionOrAlias = Version | Name
 
+EVERYONE = "everyone"  # the wave of all who take part
+
 
 class Window(BaseModel):
     """When traffic may grow. Shrinking is never kept waiting."""

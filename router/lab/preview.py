@@ -18,6 +18,7 @@ from router.engine._engine import regex_match, regex_problem
 from router.errors import ConfigError, Problem
 from router.models.manifest import read_inputs
 from router.models.repository import list_models, list_versions
+from router.plan.check_shares import check_shares
 from router.plan.compile import compile_plan
 from router.plan.diff import PlanDiff, diff_plans
 from router.plan.explain import Asked, Explanation, explain
@@ -40,8 +41,10 @@ def read_file(path: str, *, has_models: bool = True) -> Config:
     Without the models at hand, versions and certificates are not looked up.
     """
     if not has_models:
-        return load_config(path, Checks(None, regex_problem))
-    checks = Checks(list_versions, regex_problem, tls_problem, read_inputs)
+        return load_config(path, Checks(None, regex_problem, find_rivals=check_shares))
+    checks = Checks(
+        list_versions, regex_problem, tls_problem, read_inputs, check_shares
+    )
     return load_config(path, checks)
 
 

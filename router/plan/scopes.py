@@ -13,14 +13,18 @@ from typing import Any
 
 from router.config.config import Config
 from router.config.model import Model, resolve_version, served_versions, stable_of
-from router.config.rollout import PolicyBody, Primary, Rollout, versions_of
+from router.config.rollout import (
+    EVERYONE,
+    PolicyBody,
+    Primary,
+    Rollout,
+    versions_of,
+)
 from router.config.route import layer_salt
 from router.config.steps import Criterion
 from router.plan.ladder import compile_steps
 from router.plan.plan import All, Condition, Op, Test
 from router.plan.rollout import Spec
-
-EVERYONE = "everyone"  # the wave of all who take part
 
 # What may be edited while a rollout runs: none of it changes what is measured, or what
 # has been measured so far.
