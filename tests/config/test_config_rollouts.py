@@ -222,6 +222,7 @@ def test_what_points_nowhere_or_takes_no_effect_is_named(
 
 
 WAITS = "this step waits for nothing"
+TAKEN_AWAY = "the candidate answers since steps[0]: its share would be taken away again"
 SHRINKS = "weights only grow: users would flip back"
 TOO_MUCH = "the candidates' weights add up to more than 100 percent"
 LAST = {"weight": {"to": 100}}
@@ -338,7 +339,7 @@ STEPS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], Found]] = {
         [
             (
                 "rollouts[0].steps[2].shadow",
-                "the candidate answers since steps[0]: its share would be taken away again",
+                TAKEN_AWAY,
             )
         ],
     ),
@@ -348,7 +349,7 @@ STEPS: dict[str, tuple[list[dict[str, Any]], dict[str, Any], Found]] = {
         [
             (
                 "rollouts[0].steps[2].preflight",
-                "the candidate answers since steps[0]: its share would be taken away again",
+                TAKEN_AWAY,
             )
         ],
     ),
