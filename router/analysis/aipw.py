@@ -138,6 +138,19 @@ def add_phis(effect: Effect, phis: Sequence[float]) -> Effect:
     return effect + Effect(len(phis), math.fsum(phis), squares)
 
 
+def clustered(parts: Sequence[Effect]) -> Effect:
+    """The effect when units of one cluster (bucket group) are not independent.
+
+    The squares are those of the clusters' totals, so requests of one sticky unit count
+    together. For the width of a report's interval; a gate wants one phi a unit.
+    """
+    return Effect(
+        sum(part.units for part in parts),
+        math.fsum(part.total for part in parts),
+        math.fsum(part.total**2 for part in parts),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """A tick's outcomes in one stratum, as sums of each variant."""

@@ -14,6 +14,7 @@ from router.analysis.aipw import (
     Moments,
     Outcome,
     add_phis,
+    clustered,
     effect_bounds,
     effect_radius,
     guess,
@@ -165,6 +166,19 @@ def test_effects_of_replicas_add_up() -> None:
     assert parts.units == whole.units
     assert (parts.total, parts.squares) == pytest.approx((whole.total, whole.squares))
     assert Effect.from_dict(json.loads(json.dumps(whole.as_dict()))) == whole
+
+
+def test_requests_that_repeat_each_other_do_not_narrow_a_clustered_interval() -> None:
+    once = [add_phis(Effect(), [value]) for value in golden_phis()]
+    tenfold = [add_phis(Effect(), [value] * 10) for value in golden_phis()]
+    single, repeated = clustered(once), clustered(tenfold)
+    assert repeated.estimate == pytest.approx(single.estimate)
+    assert repeated.units == 10 * single.units
+    # The same tuning relative to the sum of squares, which is a hundredfold.
+    narrow = effect_radius(single, 0.05, 0.05)
+    assert effect_radius(repeated, 0.05, 0.0005) == pytest.approx(narrow)
+    alone = add_phis(Effect(), golden_phis() * 10)
+    assert effect_radius(alone, 0.05, 0.005) < 0.5 * narrow
 
 
 def simulated(gap: float, noise: float, ticks: int = 40, seed: int = 5) -> EffectState:

@@ -15,7 +15,7 @@ from router.analysis.binary import (
 )
 from router.analysis.mixture import log_mean
 
-PATH = [(0.05, 0.3), (0.3, 0.02), (0.5, 0.6), (0.12, 0.45), (0.8, 0.1)]  # rho, rate
+PATH = [(0.05, 0.3), (0.5, 0.6), (0.12, 0.45), (0.8, 0.02)]  # rho, rate
 
 
 def test_both_outcomes_have_their_golden_value() -> None:

@@ -127,6 +127,30 @@ def test_first_events_of_sticky_units_do_not_accuse() -> None:
     check_false_alarms(paths, size)
 
 
+@pytest.mark.parametrize("ratio", [0.4, 0.7])
+def test_a_better_candidate_is_not_accused_because_its_units_err_later(
+    ratio: float,
+) -> None:
+    # Units of the baseline use up their first errors sooner, so late ones are more
+    # often the candidate's than its share says. The mixtures must bear that.
+    random = np.random.default_rng(20)
+    runs, size = 150, len(SHARES)
+    place, rates = sticky(random, runs)
+    trend = 1 + 2 * np.linspace(0, 1, size)
+    theirs, ours = np.zeros((2, runs, size), np.int64)
+    for run in range(runs):
+        is_b = place[run][:, None] < SHARES
+        hazard = np.cumsum(trend * np.where(is_b, ratio, 1.0), axis=1)
+        bar = random.exponential(size=UNIT_KEYS) / rates[run]
+        when = (hazard < bar[:, None]).sum(axis=1)
+        seen = when < size
+        of_b = is_b[np.flatnonzero(seen), when[seen]]
+        theirs[run] = np.bincount(when[seen][of_b], minlength=size)
+        ours[run] = np.bincount(when[seen][~of_b], minlength=size)
+    paths = log_e_paths(theirs[..., None], ours[..., None], SHARES[:, None])
+    check_false_alarms(paths, size)
+
+
 def test_every_error_of_sticky_units_would_accuse() -> None:
     # The same units with every error counted: why first events are needed.
     random = np.random.default_rng(3)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from expectation import mean_of
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router.analysis.labelbet import (
@@ -103,6 +103,7 @@ def test_the_mean_is_below_one_where_the_null_allows_less_than_equality() -> Non
     assert mean_of(against, worse, step_label_bet, log_e) < 0.99
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(events, min_size=1, max_size=6), st.data())
 def test_splitting_ticks_and_their_order_do_not_matter_to_the_plain_mixture(
     ticks: list[tuple[int, int, float]], data: st.DataObject
@@ -117,6 +118,7 @@ def test_splitting_ticks_and_their_order_do_not_matter_to_the_plain_mixture(
     assert parts.log_plain == pytest.approx(whole.log_plain, rel=1e-9, abs=1e-9)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(events, min_size=1, max_size=4), st.randoms())
 def test_replicas_merge_in_any_order_within_a_tick(
     strata: list[tuple[int, int, float]], order: Any
@@ -130,6 +132,7 @@ def test_replicas_merge_in_any_order_within_a_tick(
     assert one.events_baseline == other.events_baseline
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.lists(events, min_size=1, max_size=5))
 def test_swapping_the_variants_swaps_the_sign_of_the_bets(
     ticks: list[tuple[int, int, float]],

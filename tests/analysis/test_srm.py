@@ -68,7 +68,7 @@ def test_pearsons_statistic_has_its_golden_values(
 
 
 def test_the_mean_over_all_assignments_is_one_across_strata() -> None:
-    plans = [("1", (0.2, 0.3, 0.5))] * 4 + [("2", (0.6, 0.1, 0.3))] * 3
+    plans = [("1", (0.2, 0.3, 0.5))] * 3 + [("2", (0.6, 0.1, 0.3))] * 3
     branches = [
         [
             (share, Split(name, plan, tuple(int(i == j) for j in range(3))))
