@@ -15,6 +15,7 @@ from router.config.steps import Duration
 from router.config.values import FROZEN, Count, Flag, Seconds, Text, Whole, as_tuple
 
 MIB = 1024 * 1024
+GIB = 1024 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,36 +76,29 @@ class Limits(BaseModel):
     """What a client can make the server hold."""
 
     model_config = FROZEN
-    streams_max: Count = 100
+    streams_max: Annotated[Count, Field(le=1_048_576)] = 100
     """Concurrent streams of a connection."""
-    connections_max: Count = 10_000
-    connections_per_peer_max: Count = 256
-    message_in_bytes_max: Count = 16 * MIB
-    message_out_bytes_max: Count = 64 * MIB
-    bodies_bytes_max: Annotated[Whole, Field(ge=MIB)] = 512 * MIB
+    connections_max: Annotated[Count, Field(le=1_000_000)] = 10_000
+    connections_per_peer_max: Annotated[Count, Field(le=1_000_000)] = 256
+    message_in_bytes_max: Annotated[Count, Field(le=GIB)] = 16 * MIB
+    message_out_bytes_max: Annotated[Count, Field(le=GIB)] = 64 * MIB
+    bodies_bytes_max: Annotated[Whole, Field(ge=MIB, le=1024 * GIB)] = 512 * MIB
     """Request bodies in all; above it no window is given, then calls are refused."""
-    window_stream_bytes: Annotated[Count, Field(ge=65_535)] = 256 * 1024
-    window_connection_bytes: Annotated[Count, Field(ge=65_535)] = 4 * MIB
-    metadata_bytes_max: Count = 8 * 1024
-    metadata_keys_max: Count = 64
-    inputs_max: Annotated[Count, Field(le=65_535)] = 64
-    outputs_max: Annotated[Count, Field(le=65_535)] = 64
-    dims_max: Annotated[Count, Field(le=64)] = 16
-    name_bytes_max: Annotated[Count, Field(le=65_535)] = 256
-    deadline_default_s: Seconds = 30
+    window_stream_bytes: Annotated[Count, Field(ge=65_535, le=GIB)] = 256 * 1024
+    window_connection_bytes: Annotated[Count, Field(ge=65_535, le=GIB)] = 4 * MIB
+    metadata_bytes_max: Annotated[Count, Field(ge=256, le=MIB)] = 8 * 1024
+    metadata_keys_max: Annotated[Count, Field(le=1024)] = 64
+    deadline_default_s: Annotated[Seconds, Field(le=86_400)] = 30
     """Deadline of a unary call that brings none."""
-    deadline_max_s: Seconds = 300
-    handshake_timeout_s: Seconds = 10
+    deadline_max_s: Annotated[Seconds, Field(le=86_400)] = 300
+    handshake_timeout_s: Annotated[Seconds, Field(le=86_400)] = 10
     """For TLS to be agreed on."""
-    progress_timeout_s: Seconds = 10
+    progress_timeout_s: Annotated[Seconds, Field(le=86_400)] = 10
     """A message partly received and without progress."""
-    idle_timeout_s: Seconds = 900
-    age_max_s: Seconds = 3600
+    idle_timeout_s: Annotated[Seconds, Field(le=864_000)] = 900
+    age_max_s: Annotated[Seconds, Field(le=8_640_000)] = 3600
     """Age at which a connection is asked to go, give or take a tenth."""
-    age_grace_s: Seconds = 30
-    ping_interval_s: Seconds = 10
-    """A ping sooner than this after the last, with no data between, is a strike."""
-    ping_strikes_max: Count = 2
+    age_grace_s: Annotated[Seconds, Field(le=86_400)] = 30
 
 
 class Tls(BaseModel):
@@ -161,11 +155,11 @@ class Server(BaseModel):
     """Of `admin`."""
     ops: AddressText | None = "127.0.0.1:8080"
     """Metrics and health over HTTP; null turns it off."""
-    loops: Annotated[Count, Field(le=256)] | None = None
+    loops: Annotated[Count, Field(le=64)] | None = None
     """Network threads; half the cores if unset, at least one."""
     loop_run_us: Annotated[Whole, Field(le=1_000_000)] = 200
     """Batches predicted to be shorter than this run on the loop."""
-    spin_us: Annotated[Whole, Field(le=1_000_000)] = 0
+    spin_us: Annotated[Whole, Field(le=10_000)] = 0
     """How long a loop polls before it sleeps."""
     executors: Annotated[Count, Field(le=1024)] | None = None
     """Threads that run what loops do not; the cores if unset."""

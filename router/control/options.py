@@ -12,6 +12,7 @@ from router.config.server import Server
 from router.errors import RouterError
 
 MS = 1000
+LOOPS_MAX = 64  # the engine's; `server.loops` has the same limit
 
 
 def find_runtime_library() -> str:
@@ -32,7 +33,7 @@ def engine_options(server: Server, core_count: int) -> dict[str, str]:
     """What `Engine` is made with."""
     limits = server.limits
     numbers: dict[str, float] = {
-        "loops": server.loops or max(1, core_count // 2),
+        "loops": server.loops or min(max(1, core_count // 2), LOOPS_MAX),
         "spin_us": server.spin_us,
         "loop_run_us": server.loop_run_us,
         "executors": server.executors or core_count,

@@ -210,14 +210,8 @@ def _requests(snapshot: Snapshot) -> Iterator[Metric]:
     yield _counter(
         "router_refused",
         "Requests refused before a variant was chosen.",
-        ("model", "reason", "code"),
-        (
-            (
-                (entry.get("model", ""), entry["situation"], entry["code"]),
-                entry["count"],
-            )
-            for entry in snapshot["refused"]
-        ),
+        ("reason", "code"),
+        (((e["situation"], e["code"]), e["count"]) for e in snapshot["refused"]),
     )
 
 

@@ -227,7 +227,7 @@ def test_suggestions_are_close_or_few() -> None:
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("server: {limits: {dims_mxa: 3}}", "did you mean 'dims_max'?"),
+        ("server: {limits: {streams_mxa: 3}}", "did you mean 'streams_max'?"),
         ("models: [{name: a, repository: r, versions: {1: {disable: true}}}]",
          "did you mean 'disabled'?"),
         ("models: [{name: a, repository: r, versions: {1: {runtime: {batchin: off}}}}]",

@@ -21,3 +21,17 @@ def test_ten_seconds_of_everything_at_once_leave_no_trace():
     assert done.returncode == 0, done.stdout + done.stderr
     assert "good OK" in done.stdout
     assert "raw resets" in done.stdout
+
+
+@pytest.mark.slow
+def test_ten_seconds_of_faulty_upstreams_leave_nothing_behind():
+    script = SOAK.with_name("upstream_faults.py")
+    done = subprocess.run(
+        [sys.executable, str(script), "--minutes", "0.2"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "faults" in done.stdout

@@ -1,7 +1,6 @@
-"""Going away without anybody noticing: drain, successor, and what cannot be finished.
+"""Going away without anybody noticing: what is finished, and what cannot be.
 
-A successor is given the same listening descriptor, systemd's way, so that while one
-process drains the other accepts and no connection is refused in between.
+That a successor on the same descriptor loses nothing is test_drain.py's to prove.
 """
 
 import contextlib
@@ -9,7 +8,7 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +23,6 @@ from router import testing
 from router.engine import _engine
 
 X = {"x": np.ones((1, 2), np.float32)}
-# Moves the descriptor to 3 and says so in the words of systemd.
-ADOPT = (
-    "bash",
-    "-c",
-    'exec 3<&"$0"; LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=data exec "$@"',
-)
 
 
 def config(directory: Path) -> dict[str, Any]:
@@ -44,81 +37,12 @@ def config(directory: Path) -> dict[str, Any]:
     }
 
 
-class Asker:
-    """A thread that asks until told to stop; `ask` makes one call."""
-
-    def __init__(self, ask: Callable[[], object]) -> None:
-        self.errors: list[str] = []
-        self.answers = 0
-        self._ask = ask
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> "Asker":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                self._ask()
-                self.answers += 1
-            except grpc.RpcError as error:
-                self.errors.append(str(error))
-
-
 @pytest.fixture
 def listening() -> Iterator[socket.socket]:
     with socket.socket() as made:
         made.bind(("127.0.0.1", 0))
         made.listen(512)
         yield made
-
-
-def heir(directory: Path, listening: socket.socket) -> testing.Server:
-    """A server on the inherited descriptor, with its own ops port and log."""
-    directory.mkdir()
-    fd = listening.fileno()
-    address = f"127.0.0.1:{listening.getsockname()[1]}"
-    return testing.Server(
-        directory,
-        config(directory),
-        settings={"listen": address, "drain_s": 10},
-        launcher=(*ADOPT, str(fd)),
-        pass_fds=(fd,),
-    )
-
-
-def test_a_successor_on_the_same_descriptor_loses_nothing(
-    tmp_path: Path, listening: socket.socket
-) -> None:
-    old, new = heir(tmp_path / "old", listening), heir(tmp_path / "new", listening)
-    address = f"127.0.0.1:{listening.getsockname()[1]}"
-
-    def reconnect() -> None:
-        with testing.Caller(address) as caller:
-            caller.infer("tag", X)
-
-    old.start()
-    with (
-        new,
-        testing.Caller(address) as long_lived,
-        Asker(lambda: long_lived.infer("tag", X)) as steady,
-        Asker(reconnect) as restless,
-    ):
-        seen = steady.answers
-        testing.wait_until(lambda: steady.answers > seen + 50, "traffic before")
-        assert old.stop() == 0
-        seen, again = steady.answers, restless.answers
-        testing.wait_until(
-            lambda: steady.answers > seen + 50 and restless.answers > again + 5,
-            "traffic after",
-        )
-    assert (steady.errors, restless.errors) == ([], [])
 
 
 def test_what_was_begun_is_finished_before_the_process_ends(tmp_path: Path) -> None:
