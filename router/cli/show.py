@@ -17,6 +17,7 @@ from router.config.config import Config, config_revision
 from router.config.route import route_name
 from router.plan.diff import PlanDiff, RuleDiff
 from router.plan.explain import Explanation, RuleExplained
+from router.plan.forecast import ScopeForecast
 
 if TYPE_CHECKING:  # grpc takes longer to import than most commands to run
     from router.client.infer import Answer
@@ -37,6 +38,8 @@ def _plain(value: Any) -> Any:
             if hasattr(value, derived):
                 plain[derived] = getattr(value, derived)
         return plain
+    if isinstance(value, dict):
+        return {str(key): _plain(member) for key, member in value.items()}
     if isinstance(value, tuple | list):
         return [_plain(member) for member in value]
     return value
@@ -73,6 +76,38 @@ def show_diff(diff: PlanDiff) -> None:
             console.print(f"    {escape(note)}")
         for rule in model.rules:
             _show_rule(console, rule)
+    for note in diff.notes:
+        console.print(f"note: {escape(note)}")
+    for scope in diff.rollouts:
+        _show_scope(console, scope)
+
+
+def _show_scope(console: Console, scope: ScopeForecast) -> None:
+    total = f"at least {_duration(scope.total_s)}"
+    console.print(
+        f"rollout [bold]{escape(scope.scope)}[/] ({scope.phase}), {total} in all"
+    )
+    for version, bp in scope.requested_bp.items():
+        held = _percent(scope.effective_bp.get(version, 0))
+        console.print(f"    version {version} asked for {_percent(bp)}, gets {held}")
+    for step in scope.steps:
+        wave = f"{escape(step.wave)}: " if step.wave else ""
+        console.print(
+            f"    {wave}{escape(step.text)}: {_duration(step.lasts_s)},"
+            f" over after {_duration(step.ends_s)}"
+        )
+    for note in scope.notes:
+        console.print(f"    note: {escape(note)}")
+
+
+def _duration(seconds: float) -> str:
+    """The two largest units of a time."""
+    parts, rest = [], round(seconds)
+    for name, size in (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count:
+            parts.append(f"{count}{name}")
+    return " ".join(parts[:2]) or "0s"
 
 
 def _show_rule(console: Console, rule: RuleDiff) -> None:

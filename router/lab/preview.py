@@ -5,7 +5,7 @@ checks, claims and table as a router would make, thrown away afterwards.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from router.clock import SystemClock
 from router.config.check import Checks
@@ -19,9 +19,10 @@ from router.errors import ConfigError, Problem
 from router.models.manifest import read_inputs
 from router.models.repository import list_models, list_versions
 from router.plan.check_shares import check_shares
-from router.plan.compile import compile_plan
+from router.plan.compile import compile_plan, scopes_of
 from router.plan.diff import PlanDiff, diff_plans
 from router.plan.explain import Asked, Explanation, explain
+from router.plan.forecast import Load, forecast, plan_notes
 from router.plan.plan import Plan
 
 
@@ -59,7 +60,14 @@ def preview(path: str, state_path: str | None = None) -> Preview:
 def diff_file(path: str, state_path: str | None = None) -> PlanDiff:
     """Who would move."""
     seen = preview(path, state_path)
-    return diff_plans(seen.applied, seen.new)
+    config, clock = seen.config, SystemClock()
+    scopes = scopes_of(config, seen.state.states(list_models(config)))
+    load = Load()  # run times are known to a router that has run the versions
+    return replace(
+        diff_plans(seen.applied, seen.new),
+        rollouts=forecast(config, scopes, clock.now(), load),
+        notes=tuple(plan_notes(seen.new)),
+    )
 
 
 def explain_request(

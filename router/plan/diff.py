@@ -8,6 +8,7 @@ what two independent draws disagree on. How many requests a rule sees is not kno
 from collections import Counter
 from dataclasses import dataclass
 
+from router.plan.forecast import ScopeForecast
 from router.plan.plan import BUCKET_COUNT, CONTINUE, Model, Plan, Rule
 from router.plan.program import tests_of
 
@@ -67,6 +68,9 @@ class PlanDiff:
     old_revision: str
     new_revision: str
     models: tuple[ModelDiff, ...]
+    rollouts: tuple[ScopeForecast, ...] = ()
+    """What the rollouts of the new plan will do."""
+    notes: tuple[str, ...] = ()
 
     @property
     def has_changes(self) -> bool:
