@@ -108,9 +108,18 @@ def tls_check(
 
 def regex_problem(pattern: str) -> str | None: ...
 def regex_match(pattern: bytes, value: bytes) -> bool: ...
+
+PREDICTION_FIELDS: Final[tuple[str, ...]]
+
 def prediction_read(
     keys: Sequence[tuple[int, bytes]], prediction_id: str
 ) -> dict[str, Any] | None: ...
+def predictions_read(
+    keys: Sequence[tuple[int, bytes]], prediction_ids: Iterable[str]
+) -> list[list[Any] | None]:
+    """What each prediction id of one of `keys` (id, 32 secret bytes) says: the values
+    of PREDICTION_FIELDS in order; None for a text that no key made."""
+
 def runtime(library: str) -> dict[str, Any]: ...
 def bench(
     options: Mapping[str, str],

@@ -71,7 +71,7 @@ cdef extern from "engine/engine.h" nogil:
     int engine_tape(engine *self, engine_bytes *out)
     int engine_drain(engine *self, int64_t grace_ms)
     void engine_stop(engine *self)
-    int engine_prediction_read(const fh_key *keys, uint64_t count, engine_text id,
+    int engine_prediction_read(const fh_key *keys, uint64_t count, engine_text ids,
                                engine_bytes *out)
     int engine_regex_problem(engine_text pattern, engine_bytes *out)
     int engine_regex_match(engine_text pattern, engine_text value)
@@ -323,12 +323,33 @@ def tls_check(bytes certificates, bytes key, bytes authorities=b"", *,
     return use_tls(NULL, ENGINE_DATA, certificates, key, authorities, requires_client)
 
 
+# What an id says, in the order in which the engine lists it.
+PREDICTION_FIELDS = (
+    "time_s", "model_hash", "version", "rule_hash", "rollout_revision", "variant", "bucket",
+    "is_fallback", "is_sticky", "propensity_bp", "score", "unit_tag", "sequence",
+)
+cdef int PREDICTION_ID_LENGTH = 64
+
+
 def prediction_read(keys, str prediction_id):
     """What a prediction id of one of `keys` (id, 32 secret bytes) says, or None."""
+    (values,) = predictions_read(keys, [prediction_id])
+    return None if values is None else dict(zip(PREDICTION_FIELDS, values, strict=True))
+
+
+def predictions_read(keys, prediction_ids):
+    """For each prediction id the values of PREDICTION_FIELDS, or None."""
     cdef uint64_t count = len(keys)
-    cdef bytes text = prediction_id.encode()
+    cdef bytes none = b"." * PREDICTION_ID_LENGTH  # of no id's alphabet
+    cdef list texts = [
+        text if len(text) == PREDICTION_ID_LENGTH else none
+        for text in [given.encode() for given in prediction_ids]
+    ]
+    cdef bytes joined = b"".join(texts)
+    cdef engine_text ids = text_of(joined)
     cdef engine_bytes out = engine_bytes(NULL, 0)
     cdef fh_key *made = <fh_key *>malloc((count + 1) * sizeof(fh_key))
+    cdef int result
     if made == NULL:
         raise MemoryError
     try:
@@ -337,11 +358,11 @@ def prediction_read(keys, str prediction_id):
                 raise ValueError(f"key {number}: expected 32 secret bytes, got {len(secret)}")
             made[i].id = number
             memcpy(made[i].secret, PyBytes_AsString(secret), 32)
-        result = engine_prediction_read(made, count, text_of(text), &out)
+        with nogil:
+            result = engine_prediction_read(made, count, ids, &out)
     finally:
         free(made)
-    answer = take(&out)
-    return json.loads(answer) if result == 0 else None
+    return json.loads(check(result, &out))
 
 
 def regex_problem(str pattern):

@@ -96,8 +96,10 @@ int engine_tape(engine *self, engine_bytes *out);
 int engine_drain(engine *self, int64_t grace_ms);
 void engine_stop(engine *self);
 
-/* Prediction ids of the given keys (fh_key array). `out`: JSON. */
-int engine_prediction_read(const fh_key *keys, uint64_t count, engine_text id,
+/* Prediction ids, 64 characters each and nothing between, by the given keys (fh_key array).
+ * `out`: a JSON array with a list of values for each id (_engine.pyx names them), or null
+ * for one that is not of these keys. */
+int engine_prediction_read(const fh_key *keys, uint64_t count, engine_text ids,
                            engine_bytes *out);
 /* RE2: empty `out` when the pattern is fine, else why not (returns -1). */
 int engine_regex_problem(engine_text pattern, engine_bytes *out);

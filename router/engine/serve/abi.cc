@@ -1,10 +1,13 @@
 // engine.h's functions: text to values, values to text, and nothing else.
 #include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <vector>
 
 #include "engine.h"
 #include "serve/generator.h"
@@ -196,35 +199,38 @@ int engine_drain(engine* self, int64_t grace_ms) { return self->self.drain(grace
 
 void engine_stop(engine* self) { self->self.stop(); }
 
-int engine_prediction_read(const fh_key* keys, uint64_t count, engine_text id,
+int engine_prediction_read(const fh_key* keys, uint64_t count, engine_text ids,
                            engine_bytes* out) {
-  const int claimed = router::claimed_key(view(id));
-  for (uint64_t i = 0; i < count; ++i) {
-    if (keys[i].id != claimed) continue;
+  std::vector<router::MintKey> made;  // once for all ids: absorbing a key costs as much as one
+  made.reserve(count);
+  for (uint64_t i = 0; i < count; ++i) made.emplace_back(keys[i].id, keys[i].secret);
+  const std::string_view all = view(ids);
+  std::string json = "[";
+  for (size_t at = 0; at + router::kPredictionIdLength <= all.size();
+       at += router::kPredictionIdLength) {
+    const std::string_view id = all.substr(at, router::kPredictionIdLength);
+    const int claimed = router::claimed_key(id);
+    const auto key = std::find_if(made.begin(), made.end(),
+                                  [&](const auto& one) { return one.id() == claimed; });
     router::Prediction read;
-    if (!router::MintKey(keys[i].id, keys[i].secret).read(view(id), &read)) break;
-    char text[512];
-    std::snprintf(text, sizeof text,
-                  "{\"time_s\":%u,\"model_hash\":%u,\"version\":%u,\"rule_hash\":%u,"
-                  "\"rollout_revision\":%u,\"variant\":%u,\"bucket\":%u,\"is_fallback\":%s,"
-                  "\"is_sticky\":%s,\"propensity_bp\":%u,\"score\":%.9g,\"unit_tag\":%llu,"
-                  "\"sequence\":%u}",
-                  read.time_s, read.model_hash, read.version, read.rule_hash,
-                  read.rollout_revision, read.variant, read.bucket,
-                  read.is_fallback ? "true" : "false", read.is_sticky ? "true" : "false",
-                  read.propensity_bp, static_cast<double>(read.score),
+    if (at != 0) json += ',';
+    if (key == made.end() || !key->read(id, &read)) {
+      json += "null";
+      continue;
+    }
+    char score[32] = "null";  // JSON has no NaN
+    if (std::isfinite(read.score))
+      std::snprintf(score, sizeof score, "%.9g", static_cast<double>(read.score));
+    char text[256];
+    std::snprintf(text, sizeof text, "[%u,%u,%u,%u,%u,%u,%u,%s,%s,%u,%s,%llu,%u]", read.time_s,
+                  read.model_hash, read.version, read.rule_hash, read.rollout_revision,
+                  read.variant, read.bucket, read.is_fallback ? "true" : "false",
+                  read.is_sticky ? "true" : "false", read.propensity_bp, score,
                   static_cast<unsigned long long>(read.unit_tag), read.sequence);
-    // JSON has no NaN; a missing score is null.
-    std::string json(text);
-    const size_t nan = json.find("\"score\":nan");
-    const size_t negative = json.find("\"score\":-nan");
-    if (nan != std::string::npos) json.replace(nan + 8, 3, "null");
-    if (negative != std::string::npos) json.replace(negative + 8, 4, "null");
-    put(out, json);
-    return 0;
+    json += text;
   }
-  put(out, "not a prediction id of these keys");
-  return -1;
+  put(out, json + "]");
+  return 0;
 }
 
 int engine_regex_problem(engine_text pattern, engine_bytes* out) {

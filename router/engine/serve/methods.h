@@ -31,7 +31,7 @@ struct MethodEvent {
   std::string message, metadata;
 };
 
-constexpr unsigned kPoolsMax = 2;
+constexpr unsigned kPoolsMax = 3;  // data, admin, feedback: none waits for another
 
 class Methods {
  public:
