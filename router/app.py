@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from router.config.config import Config
 from router.config.load import load_config
 from router.config.server import MIB
 from router.control.guard import Guard, Guards
+from router.control.labels import label_metrics, open_desk
 from router.control.lifecycle import Actions, Lifecycle
 from router.control.listeners import (
     UNIX_MODE_ADMIN,
@@ -48,22 +49,28 @@ from router.engine._engine import (
     MethodEvent,
     regex_problem,
 )
+from router.feedback.desk import FeedbackDesk
 from router.models.manifest import read_inputs
 from router.models.probe import Prober
 from router.models.repository import list_versions
+from router.ops.feedback import feedback_methods
 from router.ops.health import Watchers, health_methods
 from router.ops.methods import Method, MethodPool, StreamMethod
 from router.ops.oip import oip_methods
 from router.ops.reflection import reflection_methods
 from router.plan.check_shares import check_shares
 from router.store.sqlite import SqliteLog
+from router.telemetry.counted import Counted
 from router.telemetry.logs import configure_logs
 from router.telemetry.tape import TapeFiles, TapeReader
 
 log = logging.getLogger(__name__)
 
-DATA_POOL = 0
+# Pool 1 is the admin methods'.
+DATA_POOL, FEEDBACK_POOL = 0, 2
 PULL_TIMEOUT_MS = 1_000
+
+Metrics = Callable[[], tuple[Counted, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +86,15 @@ class Listeners:
             name: [one.address for one in getattr(self, name)]
             for name in ("data", "admin", "ops")
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What the metrics page shows beside the engine's snapshot."""
+
+    certificates: Certificates
+    renewals: Renewals
+    counted: Sequence[Metrics]
 
 
 def serve(path: str | Path) -> int:
@@ -116,8 +132,12 @@ def serve(path: str | Path) -> int:
         reloader = Reloader(Path(path), means, serving, versions)
         renewals = reloader.renewals
         stack.callback(renewals.close)
-        _serve_ops(listeners, guard, serving, certificates, renewals, stack)
+        desk = open_desk(config, reloader, clock)
+        stack.callback(desk.close)
+        watched = Watched(certificates, renewals, (lambda: label_metrics(desk),))
+        _serve_ops(listeners, guard, serving, watched, stack)
         reloader.start(config)
+        desk.start()
         lifecycle = Lifecycle(
             Actions(
                 reload=lambda: _reload(reloader, certificates, watchers),
@@ -131,7 +151,7 @@ def serve(path: str | Path) -> int:
         tape = _tape_reader(engine, config, clock)
         stack.callback(tape.stop)  # after the engine, whose last records it reads
         tape.start()
-        _serve_clients(engine, listeners, serving, watchers, stack)
+        _serve_clients(engine, listeners, serving, watchers, desk, stack)
         _say_ready(listeners, clock, started_at)
         return lifecycle.run()
 
@@ -199,8 +219,7 @@ def _serve_ops(
     listeners: Listeners,
     guard: Guard,
     serving: Serving,
-    certificates: Certificates,
-    renewals: Renewals,
+    watched: Watched,
     stack: ExitStack,
 ) -> None:
     if not listeners.ops:
@@ -229,10 +248,14 @@ def _serve_ops(
     def tls() -> list[TlsStatus]:
         return [
             TlsStatus(one.listener, one.was_last_successful, one.expires_at_s)
-            for one in certificates.statuses()
+            for one in watched.certificates.statuses()
         ]
 
-    collector = SnapshotCollector(guard.snapshot, status, build, tls, renewals.statuses)
+    def others() -> list[Counted]:
+        return [family for metrics in watched.counted for family in metrics()]
+
+    renewals = watched.renewals.statuses
+    collector = SnapshotCollector(guard.snapshot, status, build, tls, renewals, others)
     registry = registry_of(collector)
     sources = OpsSources(lambda: exposition(registry), serving.unready_reasons)
     for listener in listeners.ops:
@@ -246,6 +269,7 @@ def _serve_clients(
     listeners: Listeners,
     serving: Serving,
     watchers: Watchers,
+    desk: FeedbackDesk,
     stack: ExitStack,
 ) -> None:
     methods: tuple[Method, ...] = (
@@ -253,26 +277,38 @@ def _serve_clients(
         *health_methods(serving, watchers),
         *reflection_methods(engine.send),
     )
-    numbered = {
-        engine.method(
-            method.path,
-            streaming=isinstance(method, StreamMethod),
-            pool=DATA_POOL,
-            listeners=DATA | ADMIN,
-        ): method
-        for method in methods
-    }
-    pool = MethodPool("methods", events(engine, DATA_POOL), engine.send, numbered)
+    feedback = feedback_methods(desk, engine.send)
+    pools = (
+        _pool(engine, "methods", DATA_POOL, methods, DATA | ADMIN),
+        _pool(engine, "feedback", FEEDBACK_POOL, feedback, DATA),
+    )
     for kind, opened in ((DATA, listeners.data), (ADMIN, listeners.admin)):
         for listener in opened:
             listener.listen()
             engine.listen(listener.socket.fileno(), kind)
     engine.start()
-    pool.start()
-    # Callbacks run last in, first out: the engine stops, then its pool can be joined.
-    stack.callback(pool.join)
+    # Callbacks run last in, first out: the engine stops, then its pools can be joined.
+    for pool in pools:
+        pool.start()
+        stack.callback(pool.join)
     stack.callback(engine.stop)
     serving.start()
+
+
+def _pool(
+    engine: Engine, name: str, number: int, methods: tuple[Method, ...], where: int
+) -> MethodPool:
+    """The pool that will serve these methods on the listeners of `where`."""
+    numbered = {
+        engine.method(
+            method.path,
+            streaming=isinstance(method, StreamMethod),
+            pool=number,
+            listeners=where,
+        ): method
+        for method in methods
+    }
+    return MethodPool(name, events(engine, number), engine.send, numbered)
 
 
 def _say_ready(listeners: Listeners, clock: Clock, started_at: float) -> None:

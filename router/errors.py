@@ -68,7 +68,11 @@ class EngineError(RouterError):
 
 
 class StoreError(RouterError):
-    """The control log cannot be read or written."""
+    """The control log, or another store, cannot be read or written."""
+
+
+class StoreFullError(StoreError):
+    """There is no room for what was to be stored; nothing of it is."""
 
 
 class NotFoundError(RouterError):

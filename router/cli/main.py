@@ -15,6 +15,7 @@ import click
 
 from router import __version__
 from router.cli.bench import bench
+from router.cli.feedback import feedback, key
 from router.errors import RouterError
 
 EXIT_OK, EXIT_ERROR, EXIT_CHANGES, EXIT_USAGE = 0, 1, 2, 64
@@ -160,7 +161,8 @@ def predict(target: str, model: str, output: str, **asked: Any) -> int:
     return EXIT_OK
 
 
-router.add_command(bench)
+for command in (bench, feedback, key):
+    router.add_command(command)
 
 
 def _pair(text: str) -> tuple[str, str]:

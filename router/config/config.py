@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from router.config.audience import Audience
+from router.config.feedback import Feedback
 from router.config.model import Model
 from router.config.rollout import Holdout, PolicyBody, Rollout
 from router.config.route import Layer, Route
@@ -32,6 +33,7 @@ class Config(BaseModel):
     """Steps and guardrails that rollouts refer to by name."""
     rollouts: tuple[Rollout, ...] = ()
     holdouts: tuple[Holdout, ...] = ()
+    feedback: Feedback = Feedback()
 
 
 def dump_config(config: Config) -> dict[str, Any]:

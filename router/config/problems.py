@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from router.config.audience import OPERATORS, Audience
 from router.config.config import Config
+from router.config.feedback import Feedback
 from router.config.manifest import Artefact, Input, Training
 from router.config.model import (
     Force,
@@ -72,6 +73,7 @@ _MAPPINGS: dict[str, type[BaseModel]] = {
     "audiences": Audience,
     "layers": Layer,
     "routes": Route,
+    "feedback": Feedback,
     "split": Share,
     "rollouts": Rollout,
     "policies": PolicyBody,

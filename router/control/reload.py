@@ -32,11 +32,12 @@ from router.models.upstream import RemoteVersion
 from router.plan.compile import compile_plan
 from router.plan.diff import diff_plans
 from router.plan.encode import encode
-from router.plan.plan import Model, Plan
+from router.plan.plan import MintKey, Model, Plan
 
 log = logging.getLogger(__name__)
 
 ACTOR = "router serve"
+NO_KEY = MintKey(0, bytes(32))  # mints nothing: it is in no table that is published
 REVISION_AT = slice(16, 24)  # `revision` in fh_header
 
 
@@ -67,12 +68,18 @@ class Reloader:
         self._versions = versions
         self._plan: Plan | None = None
         self._config: Config | None = None
+        self._applied: tuple[Config, Plan] | None = None
         self._known = NOTHING
         self._file = FileState(None, b"")
         # What the last configuration was made from, for versions that are renewed.
         self._listed: dict[str, tuple[int, ...]] = {}
         self._files: tuple[ModelFile | RemoteVersion, ...] = ()
         self.renewals = Renewals(means.clock)
+
+    @property
+    def applied(self) -> tuple[Config, Plan] | None:
+        """What serves: a configuration and its plan; None before the first."""
+        return self._applied
 
     def start(self, config: Config) -> None:
         """Let the first configuration take effect; RouterError when it cannot."""
@@ -159,6 +166,7 @@ class Reloader:
         _report_published(self._plan, plan, revision, reason)
         self._warn_about_server(config)
         self._plan, self._config = plan, config
+        self._applied = (config, plan)
         if renewed is None:
             self._listed, self._files = listed, files
             self.renewals.take(looks, loading.unavailable)
@@ -175,7 +183,9 @@ class Reloader:
         # Compiled once for nothing: what cannot be laid out must not be stored.
         # The log is folded on from where it was: it grows with every edit ever made.
         self._known = fold(means.log.read(self._known.revision), self._known)
-        encode(compile_plan(config, self._known.states(listed)))
+        states = self._known.states(listed)
+        # The first key is made when the rest is stored; any key has its size.
+        encode(compile_plan(config, replace(states, keys=states.keys or (NO_KEY,))))
         plan = apply_config(
             config, listed, means.log, ACTOR, means.entropy, reason, known=self._known
         )

@@ -120,9 +120,10 @@ def _next(state: ControlState, record: Record) -> ControlState:
         case "key_made":
             payload = json.loads(record.payload)
             secret = bytes.fromhex(payload["secret"])
-            key = MintKey(int(record.subject), secret)
-            others = tuple(k for k in state.keys if k.id != key.id)
-            return replace(state, keys=(key, *others))
+            made_s = float(payload.get("made_s", 0.0))
+            made = MintKey(int(record.subject), secret, made_s)
+            older = tuple(k for k in state.keys if k.id != made.id)
+            return replace(state, keys=(made, *older))
         case "scope_moved":
             payload = json.loads(record.payload)
             scope = load_scope(record.subject, payload["state"])
@@ -187,7 +188,7 @@ def retired_record(name: str, actor: str, reason: str) -> Record:
 
 def key_record(key: MintKey, actor: str, reason: str) -> Record:
     """A prediction-id key was made; from now on it mints."""
-    payload = {"secret": key.secret.hex()}
+    payload = {"secret": key.secret.hex(), "made_s": key.made_s}
     return Record(KEY_MADE, str(key.id), json.dumps(payload), actor, reason)
 
 

@@ -97,6 +97,30 @@ class UnaryMethod:
 
 
 @dataclass(frozen=True, slots=True)
+class Reply:
+    """Who waits for one answer. Any thread may answer, once."""
+
+    stream: int
+    send: Send
+
+    def answer(self, message: Message) -> None:
+        self.send(self.stream, message.SerializeToString(), end=True)
+
+    def refuse(self, error: MethodError) -> None:
+        self.send(self.stream, None, end=True, code=error.code, detail=error.detail)
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredMethod:
+    """One request, one answer that comes when it is ready: the pool does not wait."""
+
+    path: str
+    request: type[Message]
+    begin: Callable[[Any, Reply], None]
+    """May raise instead of replying."""
+
+
+@dataclass(frozen=True, slots=True)
 class StreamMethod:
     """Messages either way, at any time."""
 
@@ -105,7 +129,7 @@ class StreamMethod:
     calls: StreamCalls
 
 
-Method = UnaryMethod | StreamMethod
+Method = UnaryMethod | DeferredMethod | StreamMethod
 
 
 class MethodPool:
@@ -143,6 +167,10 @@ def serve_event(method: Method, event: Event, send: Send) -> None:
             if event.kind == EventKind.MESSAGE:
                 answer = method.answer(_decode(method, event.message))
                 send(event.stream, answer.SerializeToString(), end=True)
+        elif isinstance(method, DeferredMethod):
+            if event.kind == EventKind.MESSAGE:
+                request = _decode(method, event.message)
+                method.begin(request, Reply(event.stream, send))
         elif event.kind == EventKind.MESSAGE:
             method.calls.opened(event.stream, _decode(method, event.message))
         elif event.kind == EventKind.END:

@@ -18,6 +18,7 @@ SERVICES = (
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
     "inference.GRPCInferenceService",
+    "router.v1.Feedback",
 )
 
 

@@ -243,10 +243,14 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class MintKey:
-    """A prediction-id key: `id` 0-255 and 32 secret bytes. The first one mints."""
+    """A prediction-id key: `id` 0-15 and 32 secret bytes. The first one mints.
+
+    `made_s` is when it was made, in seconds since 1970; 0 when nobody wrote it down.
+    """
 
     id: int
     secret: bytes
+    made_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from router.telemetry.counted import Counted
 from router.telemetry.status import RenewalStatus
 
 Snapshot = Mapping[str, Any]
@@ -38,7 +39,7 @@ STAGE_EDGES = tuple(range(-20 * SCHEMA_STEPS, 2 * SCHEMA_STEPS + 1, 32))
 STAGES = ("decode", "queue", "run", "encode")
 SOURCES = ("parameter", "metadata", "tensor", "sequence", "none")
 SERVICE = "grpc_type", "grpc_service", "grpc_method", "grpc_code"
-STREAMING = frozenset({"ModelStreamInfer", "ServerReflectionInfo"})
+STREAMING = frozenset({"ModelStreamInfer", "ServerReflectionInfo", "ReportStream"})
 SERVER_STREAMING = frozenset({"Watch"})
 
 
@@ -75,9 +76,10 @@ class SnapshotCollector(Collector):
         build: Mapping[str, str],
         tls: Callable[[], Iterable[TlsStatus]] = tuple,
         renewals: Callable[[], Iterable[RenewalStatus]] = tuple,
+        others: Callable[[], Iterable[Counted]] = tuple,
     ) -> None:
         self._snapshot, self._status, self._build = snapshot, status, dict(build)
-        self._tls, self._renewals = tls, renewals
+        self._tls, self._renewals, self._others = tls, renewals, others
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering must not take a snapshot."""
@@ -98,6 +100,9 @@ class SnapshotCollector(Collector):
         yield from _methods(snapshot)
         yield from _certificates(snapshot, tuple(self._tls()))
         yield from _config(self._status(), self._build)
+        for one in self._others():
+            made = _gauge if one.is_gauge else _counter
+            yield made(one.name, one.text, one.labels, one.rows)
 
 
 def registry_of(collector: Collector) -> CollectorRegistry:
@@ -110,9 +115,6 @@ def registry_of(collector: Collector) -> CollectorRegistry:
 def exposition(registry: CollectorRegistry) -> tuple[bytes, str]:
     """The text of a scrape and its content type."""
     return generate_latest(registry), CONTENT_TYPE_LATEST
-
-
-# -- families --------------------------------------------------------------------------
 
 
 def _counter(

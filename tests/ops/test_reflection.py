@@ -40,6 +40,7 @@ def test_every_service_is_listed(ask):
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         "inference.GRPCInferenceService",
+        "router.v1.Feedback",
     } <= set(names)
 
 
