@@ -71,5 +71,7 @@ def test_a_p_value_becomes_an_e_value_with_mean_one() -> None:
     steps = 10_000
     mean = math.fsum(math.exp(log_e_from_p((i + 0.5) / steps)) for i in range(steps))
     assert mean / steps == pytest.approx(1, abs=5e-3)
-    with pytest.raises(AssertionError):
-        log_e_from_p(0.0)
+    assert log_e_from_p(1.0) == pytest.approx(math.log(0.5))
+    for wrong in (0.0, 1.1):
+        with pytest.raises(AssertionError):
+            log_e_from_p(wrong)

@@ -188,3 +188,4 @@ def test_bins_of_both_sides_are_the_same_and_at_least_two() -> None:
     for wrong in (((1,), (1,)), ((1, 2), (1, 2, 3)), ((1, -1), (1, 2))):
         with pytest.raises(AssertionError):
             Bins(*wrong)
+    assert Bins((0, 2), (1, 0)).current == (1, 0)
