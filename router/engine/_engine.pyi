@@ -86,6 +86,23 @@ class Engine:
         timeout_s: float = 30.0,
     ) -> CallResult: ...
     def snapshot(self) -> dict[str, Any]: ...
+    def thresholds(
+        self,
+        thresholds: Iterable[tuple[str, int, int, int, Sequence[int | None]]],
+    ) -> None:
+        """Set the latencies that are too long: (scope, attempt, version, ordinal, three
+        indices of histogram buckets for p90, p99 and p99.9). The table stays.
+
+        EngineError when a scope is not in a table; the others are set all the same.
+        """
+
+    def filters_save(self) -> bytes:
+        """What scopes have seen and counted, for `filters_restore` after a restart."""
+
+    def filters_restore(self, saved: bytes) -> None:
+        """Take up what was saved, before the first publish. EngineError when it is
+        damaged."""
+
     def tape(self) -> bytes:
         """What the loops recorded since the last time, each record once: frames as
         `telemetry/tape.py` reads them. Also after `stop`."""

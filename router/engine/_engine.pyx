@@ -68,6 +68,16 @@ cdef extern from "engine/engine.h" nogil:
                     const engine_pair *metadata, uint64_t count, int64_t timeout_ns,
                     engine_bytes *out, engine_bytes *detail, engine_bytes *trailers)
     int engine_snapshot(engine *self, engine_bytes *out)
+    int ENGINE_NO_EDGE
+    ctypedef struct engine_threshold:
+        engine_text scope
+        uint32_t attempt
+        uint32_t version
+        uint32_t ordinal
+        int edges[3]
+    int engine_thresholds(engine *self, const engine_threshold *thresholds,
+                          uint64_t count, engine_bytes *out)
+    int engine_filters(engine *self, engine_text saved, engine_bytes *out)
     int engine_tape(engine *self, engine_bytes *out)
     int engine_drain(engine *self, int64_t grace_ms)
     void engine_stop(engine *self)
@@ -293,6 +303,43 @@ cdef class Engine:
         with nogil:
             result = engine_snapshot(self.self_, &out)
         return json.loads(check(result, &out))
+
+    def thresholds(self, thresholds):
+        cdef list kept = [(scope.encode(), *rest) for scope, *rest in thresholds]
+        cdef uint64_t count = len(kept), i
+        cdef engine_bytes out = engine_bytes(NULL, 0)
+        cdef int result
+        cdef engine_threshold *made = <engine_threshold *>malloc(
+            (count + 1) * sizeof(engine_threshold))
+        if made == NULL:
+            raise MemoryError
+        try:
+            for i in range(count):
+                name, made[i].attempt, made[i].version, made[i].ordinal, edges = kept[i]
+                made[i].scope = text_of(name)
+                for k in range(3):
+                    made[i].edges[k] = ENGINE_NO_EDGE if edges[k] is None else edges[k]
+            result = engine_thresholds(self.self_, made, count, &out)
+        finally:
+            free(made)
+        check(result, &out)
+
+    def filters_save(self):
+        cdef engine_text nothing
+        cdef engine_bytes out = engine_bytes(NULL, 0)
+        nothing.data = NULL
+        nothing.size = 0
+        with nogil:
+            engine_filters(self.self_, nothing, &out)
+        return take(&out)
+
+    def filters_restore(self, bytes saved):
+        cdef engine_text text = text_of(saved)
+        cdef engine_bytes out = engine_bytes(NULL, 0)
+        cdef int result
+        with nogil:
+            result = engine_filters(self.self_, text, &out)
+        check(result, &out)
 
     def tape(self):
         cdef engine_bytes out = engine_bytes(NULL, 0)

@@ -87,6 +87,20 @@ int engine_call(engine *self, engine_text path, engine_text frame,
 /* All counters at about one instant, as JSON (docs/architecture.md lists the keys). */
 int engine_snapshot(engine *self, engine_bytes *out);
 
+/* Edges of the latencies that are judged, of one variant of a scope: indices of histogram
+ * buckets as in the snapshot, whose upper edge may not be passed; ENGINE_NO_EDGE for none.
+ * Takes effect with the next call that is judged; the table stays. */
+#define ENGINE_NO_EDGE INT32_MIN
+typedef struct engine_threshold {
+  engine_text scope;
+  uint32_t attempt, version, ordinal;
+  int32_t edges[3];          /* for p90, p99 and p99.9 */
+} engine_threshold;
+int engine_thresholds(engine *self, const engine_threshold *thresholds, uint64_t count,
+                      engine_bytes *out);
+/* The scopes' filters and counts. `saved` without data: saves them, into `out`; else takes
+ * up what was saved, but for scopes that exist. Before the first publish. */
+int engine_filters(engine *self, engine_text saved, engine_bytes *out);
 /* Takes what the loops have recorded since the last time: frames as they stand on disk
  * (watch/tape.h). One reader gets each record. Also after engine_stop. */
 int engine_tape(engine *self, engine_bytes *out);

@@ -1,13 +1,17 @@
-"""The watch floor by itself: the tape, under both sanitizers.
+"""The watch floor by itself: the tape and first events, under both sanitizers.
 
-Its claims are the native tests' names (`tests/native/watch/`). A record goes from one
-thread to another, so the thread sanitizer sees it too.
+Its claims are the native tests' names (`tests/native/watch/`). Records go from thread
+to thread and filters are shared by loops, so the thread sanitizer sees them too.
 """
 
 import pytest
 from native_build import ASAN, Toolchain, build, run
 
-SOURCES = ["tests/native/watch/test_tape.cc", "router/engine/watch/tape.cc"]
+NAMES = ["main", "test_tape", "test_firsts"]
+SOURCES = [
+    *(f"tests/native/watch/{name}.cc" for name in NAMES),
+    *(f"router/engine/watch/{name}.cc" for name in ["tape", "firsts", "histogram"]),
+]
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ void Executors::Impl::take(Queue* queue, Worker* self, std::vector<Batch*>* unru
   const bool may_join = version->may_batch && !version->has_mixed_rows.load();
   self->parts.clear();
   run->version = version;
+  run->lane = queue->lane;
   run->attempts.clear();
   run->rows = 0;
   run->deadline_ns = 0;
@@ -131,7 +132,7 @@ void Executors::Impl::take(Queue* queue, Worker* self, std::vector<Batch*>* unru
 }
 
 void Executors::Impl::forget_idle(Queue* queue) {
-  if (queue->waiting.empty() && queue->running == 0) queues.erase(queue->version);
+  if (queue->waiting.empty() && queue->running == 0) queues.erase({queue->version, queue->lane});
 }
 
 void Executors::Impl::give_back(Worker* self) {
@@ -208,7 +209,7 @@ void Executors::Impl::stop() {
   std::unique_lock<std::mutex> lock(mutex);
   is_stopping = true;
   std::vector<Batch*> left;
-  for (auto& [version, queue] : queues) {
+  for (auto& [place, queue] : queues) {
     left.insert(left.end(), queue.waiting.begin(), queue.waiting.end());
     queue.waiting.clear();
     queue.rows = 0;
@@ -264,8 +265,9 @@ bool Executors::submit(Batch* batch, int64_t now_ns) {
     return false;
   }
   batch->submitted_ns = now_ns;
-  Queue& queue = impl_->queues[batch->version];
+  Queue& queue = impl_->queues[{batch->version, batch->lane}];
   queue.version = batch->version;
+  queue.lane = batch->lane;
   if (queue.waiting.empty()) impl_->order.push_back(&queue);
   queue.waiting.push_back(batch);
   queue.rows += batch->rows;
@@ -275,7 +277,7 @@ bool Executors::submit(Batch* batch, int64_t now_ns) {
   return true;
 }
 
-int64_t Executors::predicted_wait_ns(const Version& version) const {
+int64_t Executors::predicted_wait_ns(const Version& version, uint32_t lane) const {
   // Asked for every request, and mostly nothing is here: then the lock is not worth taking.
   // Relaxed: a prediction may be late by a batch.
   if (impl_->queued.load(std::memory_order_relaxed) == 0 &&
@@ -285,7 +287,8 @@ int64_t Executors::predicted_wait_ns(const Version& version) const {
   std::lock_guard<std::mutex> lock(impl_->mutex);
   const int64_t threads = std::max<int64_t>(impl_->options.threads, 1);
   int64_t total = 0, own = 0;
-  for (const auto& [key, queue] : impl_->queues) {
+  for (const auto& [place, queue] : impl_->queues) {
+    const Version* key = place.first;
     const uint64_t most = key->may_batch ? key->rows_max : 1;
     const uint64_t runs =
         key->may_batch ? (most == 0 ? queue.rows != 0 : (queue.rows + most - 1) / most)
@@ -295,7 +298,7 @@ int64_t Executors::predicted_wait_ns(const Version& version) const {
     const int64_t cost = static_cast<int64_t>(runs) * key->predicted_ns(rows) +
                          (queue.running - queue.stuck) * key->predicted_ns(1) / 2;
     total += cost;
-    if (key != &version) continue;
+    if (key != &version || place.second != lane) continue;
     const uint32_t usable = version.concurrency - std::min(version.concurrency, queue.stuck);
     if (usable == 0) return INT64_MAX / 4;  // every run it may have is stuck
     if (queue.running >= version.concurrency || !queue.waiting.empty()) {
@@ -309,8 +312,12 @@ int64_t Executors::predicted_wait_ns(const Version& version) const {
 
 uint64_t Executors::queued(const Version& version) const {
   std::lock_guard<std::mutex> lock(impl_->mutex);
-  auto found = impl_->queues.find(&version);
-  return found == impl_->queues.end() ? 0 : found->second.waiting.size();
+  uint64_t waiting = 0;
+  for (auto at = impl_->queues.lower_bound({&version, 0});
+       at != impl_->queues.end() && at->first.first == &version; ++at) {
+    waiting += at->second.waiting.size();
+  }
+  return waiting;
 }
 
 uint64_t Executors::running() const {

@@ -39,7 +39,7 @@ class Executors {
   // deadline passed while queued, with Situation::deadline.
   bool submit(Batch* batch, int64_t now_ns);
   // How long a batch submitted now would wait before it starts, from the averages.
-  int64_t predicted_wait_ns(const Version& version) const;
+  int64_t predicted_wait_ns(const Version& version, uint32_t lane = 0) const;
   uint64_t queued(const Version& version) const;
   uint64_t running() const;
 

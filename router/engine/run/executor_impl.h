@@ -7,8 +7,8 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <map>
 #include <thread>
-#include <unordered_map>
 
 #include "run/executor.h"
 #include "run/slot.h"
@@ -17,6 +17,7 @@ namespace router {
 
 struct Queue {
   Version* version = nullptr;
+  uint32_t lane = 0;
   std::deque<Batch*> waiting;
   uint64_t rows = 0;      // of the waiting ones
   uint32_t running = 0;
@@ -55,7 +56,7 @@ struct Executors::Impl : std::enable_shared_from_this<Executors::Impl> {
 
   std::mutex mutex;
   std::condition_variable work, watch;
-  std::unordered_map<const Version*, Queue> queues;
+  std::map<std::pair<const Version*, uint32_t>, Queue> queues;  // by version and lane
   std::deque<Queue*> order;  // queues with waiting batches, the longest not served first
   std::vector<std::unique_ptr<Worker>> workers;
   std::vector<LoopWatch> loops;

@@ -98,6 +98,7 @@ class Version;
 struct Batch {
   Version* version = nullptr;      // kept alive by the holder's reference (see hold/release)
   std::vector<Attempt*> attempts;
+  uint32_t lane = 0;               // variants that share a version queue apart
   uint64_t rows = 0;
   int64_t deadline_ns = INT64_MAX; // the latest of its attempts'
   int64_t submitted_ns = 0, started_ns = 0, finished_ns = 0;

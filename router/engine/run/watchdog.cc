@@ -25,7 +25,7 @@ bool Executors::Impl::look_at_workers(int64_t now) {
     if (worker->stop_asked_ns != 0) {
       if (now - worker->stop_asked_ns < options.abandon_after_ns) continue;
       worker->is_abandoned = true;
-      ++queues[worker->run.version].stuck;
+      ++queues[{worker->run.version, worker->run.lane}].stuck;
       counters.abandoned.fetch_add(1, std::memory_order_relaxed);
       start_worker();
       continue;
@@ -75,7 +75,7 @@ bool Executors::Impl::look_at_loops(int64_t now) {
 // Takes from the queues what need not run any more. Workers do so too when they come to it,
 // but the queue of a version whose runs are stuck is never come to.
 void Executors::Impl::take_stale(int64_t now, std::vector<Batch*>* stale) {
-  for (auto& [version, queue] : queues) {
+  for (auto& [place, queue] : queues) {
     auto& waiting = queue.waiting;
     if (queue.stuck == 0 || waiting.empty()) continue;
     for (size_t i = 0; i < waiting.size();) {

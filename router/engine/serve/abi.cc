@@ -188,6 +188,42 @@ int engine_snapshot(engine* self, engine_bytes* out) {
   return 0;
 }
 
+int engine_thresholds(engine* self, const engine_threshold* thresholds, uint64_t count,
+                      engine_bytes* out) {
+  std::string problem;
+  for (uint64_t i = 0; i < count; ++i) {
+    const engine_threshold& given = thresholds[i];
+    const std::string name(view(given.scope));
+    const auto scope = self->self.core().scopes.find(name, given.attempt);
+    if (scope == nullptr) {
+      problem = "scope '" + name + "' attempt " + std::to_string(given.attempt) +
+                " is not in a table";
+      continue;  // the others still count
+    }
+    int positions[router::kEdges];
+    for (unsigned which = 0; which < router::kEdges; ++which) {
+      const int32_t edge = given.edges[which];
+      positions[which] = edge == ENGINE_NO_EDGE
+                             ? -1
+                             : std::clamp(edge, router::Histogram::kFirst,
+                                          router::Histogram::kLast) -
+                                   router::Histogram::kFirst;
+    }
+    scope->edges(given.version, given.ordinal)
+        ->store(router::pack_edges(positions), std::memory_order_relaxed);
+  }
+  return answer(out, problem);
+}
+
+int engine_filters(engine* self, engine_text saved, engine_bytes* out) {
+  auto& scopes = self->self.core().scopes;
+  if (saved.data != nullptr) return answer(out, scopes.restore(view(saved)));
+  router::Buffer made;
+  scopes.save(&made);
+  put(out, made.view());
+  return 0;
+}
+
 int engine_tape(engine* self, engine_bytes* out) {
   router::Buffer drained;
   self->self.drain_tapes(&drained);

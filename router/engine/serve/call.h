@@ -90,6 +90,9 @@ struct Call {
   uint64_t unit_tag = 0;                  // keyed, for the prediction id
   uint64_t place = 0;                     // in its stream's order of requests
   uint32_t assigned = 0;                  // global index of the variant that was drawn
+  const LoopFirst* first = nullptr;       // where its first events count; null: nowhere
+  bool is_sticky = false;                 // it has a unit of its own
+  uint16_t charged = 0;                   // kinds (bits) that were; the last: its latency
   // Timer heap (see timers.h).
   int64_t due_ns = 0;
   uint32_t timer = kNoTimer;

@@ -15,6 +15,7 @@
 #include "serve/options.h"
 #include "serve/table.h"
 #include "watch/cells.h"
+#include "watch/firsts.h"
 #include "watch/tape.h"
 #include "wire/tls.h"
 
@@ -56,7 +57,11 @@ class TlsSlot {
 
 struct Core {
   Core(const EngineOptions& given, const fh_kernel_api* api)
-      : options(given), kernel(api), cells(given.loops), methods(given.method_queue_max) {
+      : options(given),
+        kernel(api),
+        cells(given.loops),
+        scopes(given.loops),
+        methods(given.method_queue_max) {
     for (unsigned i = 0; i < given.loops; ++i) {
       tapes.push_back(std::make_unique<Tape>(size_t{1} << given.tape_bits));
     }
@@ -65,6 +70,7 @@ struct Core {
   const EngineOptions options;
   const fh_kernel_api* const kernel;
   CellRegistry cells;
+  ScopeRegistry scopes;
   VariantEntry* nobody = nullptr;   // requests of unknown models
   BodyBudget bodies;
   Peers peers;

@@ -12,6 +12,10 @@ void Loop::finish_attempt(Call* call, unsigned which, const Batch& batch) {
   const fh_model& model = call->table->live->view.models[call->model];
   Judgement judgement;
   bool has_failed = false;
+  const bool is_assigned = which == 0 && call->variants[0] == call->assigned;
+  if (is_assigned && batch.finished_ns != 0) {
+    judge_latency(call, batch.finished_ns - call->received_ns, false);
+  }
   if (attempt.status.ok()) {
     judgement = judge_answer(*call->table->live, model, attempt);
     if (judgement.is_valid) {
@@ -19,6 +23,7 @@ void Loop::finish_attempt(Call* call, unsigned which, const Batch& batch) {
     } else {
       has_failed = true;
       variant.cells->invalid.add(1);
+      if (is_assigned) charge(call, FirstKind::invalid);
     }
   } else if (attempt.status.situation == Situation::model_failed) {
     has_failed = true;
@@ -103,6 +108,7 @@ void Loop::fire_timers() {
     Call* call = timers_.first();
     timers_.cancel(call);
     VariantCells* cells = cells_of(*call);
+    if (call->is_out[0]) judge_latency(call, now - call->received_ns, true);
     if (call->fallback_ns <= now && call->deadline_ns > now) {
       cells->timeouts.add(1);
       cells->breaker.failed(now);
@@ -129,6 +135,7 @@ void Loop::cancel_call(Call* call) {
   if (call->is_answered) return;
   VariantCells* cells = cells_of(*call);
   cells->cancelled.add(1);
+  if (call->is_out[0]) judge_latency(call, now_ns_ - call->received_ns, false);
   settle(call, Code::cancelled);
 }
 

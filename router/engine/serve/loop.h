@@ -103,6 +103,17 @@ class Loop {
   void on_reply(MethodReply* reply);
   void begin_local(LocalCall* local);
 
+  // firsts.cc
+  void watch_unit(Call* call, bool is_sticky);
+  void charge(Call* call, FirstKind kind);
+  void charge_outcome(Call* call, Code code);
+  void judge_latency(Call* call, int64_t ns, bool was_given_up);
+  void watch_score(const Call& call, double score);
+  void record_request(const Call& call, const fh_model& model, const HeaderField* metadata,
+                      size_t count);
+  void record_exposure(const Call& call, unsigned served, const Judgement& judgement);
+  void record_first(const Call& call, FirstKind kind);
+
   // fallback.cc
   void finish_attempt(Call* call, unsigned which, const Batch& batch);
   void start_fallback(Call* call);
@@ -174,6 +185,7 @@ class Loop {
     uint32_t variant;
   };
   std::vector<Due> due_;                 // variants with pending attempts
+  uint64_t rotation_ = 0;                // whose turn it is to run first
   int64_t turn_load_ns_ = 0;             // predicted run time pending this turn
   Timers timers_;
   RunSlot slot_;

@@ -61,7 +61,9 @@ void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
     cells->score_count.add(1);
     cells->score_sum.add(judgement.score);
     cells->score_squares.add(judgement.score * judgement.score);
+    if (call->first != nullptr) watch_score(*call, judgement.score);
   }
+  if ((model.flags & FH_MODEL_EXPOSURES) != 0) record_exposure(*call, served, judgement);
   StageHistograms& stages = cells->stages();
   stages.stages[static_cast<unsigned>(Stage::decode)].observe(call->decoded_ns -
                                                               call->received_ns);
@@ -103,6 +105,7 @@ void Loop::settle(Call* call, Code code) {
   VariantCells* cells = cells_of(*call);
   cells->codes[static_cast<unsigned>(code)].add(1);
   cells->last_ms.set(static_cast<uint64_t>(now_ns_ / 1'000'000));
+  if (call->first != nullptr) charge_outcome(call, code);
   call->is_answered = true;
   timers_.cancel(call);
   if (!call->is_out_at_all()) release_call(call);
@@ -189,6 +192,8 @@ Call* Loop::make_call() {
   call->is_answered = call->has_fallback = call->was_late = false;
   call->fallback_ns = INT64_MAX;
   call->unit_tag = 0;
+  call->first = nullptr;
+  call->charged = 0;
   return call;
 }
 

@@ -57,9 +57,10 @@ std::string Engine::publish(ByteView bytes) {
     if (is_stopped_) return "the engine has stopped";
     std::unique_ptr<LiveTable> table;
     std::string problem =
-        resolve_table(bytes, *core_.kernel, versions_, &core_.cells, &table);
+        resolve_table(bytes, *core_.kernel, versions_, &core_.cells, &core_.scopes, &table);
     if (!problem.empty()) return problem;
-    table->generation = ++generation_;
+    core_.scopes.published(++generation_);
+    table->generation = generation_;
     core_.table.store(table.get(), std::memory_order_release);
     tables_.push_back(std::move(table));
     for (const auto& loop : core_.loops) loop->wake();

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "serve/core.h"
+#include "serve/json.h"
 #include "serve/loop.h"
 #include "serve/resolver.h"
 
@@ -59,8 +60,10 @@ class Engine {
   int64_t started_ns_ = 0;
 };
 
+// Parts of a snapshot (snapshot_firsts.cc).
+void write_histogram(Json* json, const std::vector<const Histogram*>& parts);
+void write_firsts(Json* json, const ScopeRegistry& scopes);
 // JSON text of a version for load reports and snapshots (snapshot.cc).
 std::string describe_version(const Version& version);
-void append_json_text(std::string* out, std::string_view text);
 
 }  // namespace router

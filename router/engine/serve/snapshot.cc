@@ -7,68 +7,11 @@
 
 #include "run/upstream.h"
 #include "serve/answer.h"
+#include "serve/json.h"
 #include "serve/plane.h"
 
 namespace router {
 namespace {
-
-// Writes JSON by appending; commas are put where a value follows another.
-class Json {
- public:
-  explicit Json(std::string* out) : out_(out) {}
-
-  Json& key(const char* name) {
-    comma();
-    append_json_text(out_, name);
-    out_->push_back(':');
-    is_first_ = true;
-    return *this;
-  }
-  void open(char bracket) {
-    comma();
-    out_->push_back(bracket);
-    is_first_ = true;
-  }
-  void close(char bracket) {
-    out_->push_back(bracket);
-    is_first_ = false;
-  }
-  void value(uint64_t number) {
-    comma();
-    out_->append(std::to_string(number));
-  }
-  void number(int64_t number) {
-    comma();
-    out_->append(std::to_string(number));
-  }
-  void real(double number) {
-    comma();
-    char text[40];
-    std::snprintf(text, sizeof text, "%.17g", std::isfinite(number) ? number : 0.0);
-    out_->append(text);
-  }
-  void text(std::string_view value) {
-    comma();
-    append_json_text(out_, value);
-  }
-  // JSON made elsewhere.
-  void raw(const std::string& json) {
-    comma();
-    out_->append(json);
-  }
-  void boolean(bool value) {
-    comma();
-    out_->append(value ? "true" : "false");
-  }
-
- private:
-  void comma() {
-    if (!is_first_) out_->push_back(',');
-    is_first_ = false;
-  }
-  std::string* out_;
-  bool is_first_ = true;
-};
 
 template <typename Get>
 uint64_t over_loops(const VariantEntry& entry, Get get) {
@@ -93,33 +36,14 @@ void write_codes(Json* json, const VariantEntry& entry) {
   json->close('}');
 }
 
-void write_histogram(Json* json, const VariantEntry& entry, unsigned stage) {
-  uint64_t count = 0, sum_ns = 0;
-  std::string buckets;
-  Json list(&buckets);
-  list.open('[');
-  for (int position = 0; position < Histogram::kBuckets; ++position) {
-    uint64_t in_bucket = 0;
-    for (const auto& cells : entry.loops) {
-      // Acquire: pairs with the loop that made the histograms.
-      const StageHistograms* made = cells->histograms.load(std::memory_order_acquire);
-      if (made == nullptr) continue;
-      in_bucket += made->stages[stage].bucket(position);
-      if (position == 0) sum_ns += made->stages[stage].sum_ns();
-    }
-    if (in_bucket == 0) continue;
-    count += in_bucket;
-    list.open('[');
-    list.number(position + Histogram::kFirst);
-    list.value(in_bucket);
-    list.close(']');
+void write_stage(Json* json, const VariantEntry& entry, unsigned stage) {
+  std::vector<const Histogram*> parts;
+  for (const auto& cells : entry.loops) {
+    // Acquire: pairs with the loop that made the histograms.
+    const StageHistograms* made = cells->histograms.load(std::memory_order_acquire);
+    if (made != nullptr) parts.push_back(&made->stages[stage]);
   }
-  list.close(']');
-  json->open('{');
-  json->key("count").value(count);
-  json->key("sum").real(static_cast<double>(sum_ns) * 1e-9);
-  json->key("buckets").raw(buckets);
-  json->close('}');
+  write_histogram(json, parts);
 }
 
 void write_variant(Json* json, const VariantEntry& entry) {
@@ -135,6 +59,7 @@ void write_variant(Json* json, const VariantEntry& entry) {
   json->key("model").text(entry.model);
   json->key("variant").text(entry.variant);
   json->key("version").value(entry.version);
+  json->key("ordinal").value(entry.ordinal);
   write_codes(json, entry);
   for (const Field& field : kFields) {
     json->key(field.name).value(over_loops(
@@ -149,7 +74,7 @@ void write_variant(Json* json, const VariantEntry& entry) {
   json->key("stages").open('{');
   for (unsigned stage = 0; stage < kStageCount; ++stage) {
     json->key(stage_name(static_cast<Stage>(stage)));
-    write_histogram(json, entry, stage);
+    write_stage(json, entry, stage);
   }
   json->close('}');
   json->close('}');
@@ -170,6 +95,7 @@ void write_routed(Json* json, const Core& core) {
     json->key("rule").text(entry.rule);
     json->key("variant").text(entry.variant);
     json->key("version").value(entry.version);
+    json->key("ordinal").value(entry.ordinal);
     json->key("reason").text(reason_name(entry.reason));
     for (unsigned source = 0; source < 5; ++source) {
       uint64_t total = 0;
@@ -457,6 +383,7 @@ std::string Engine::snapshot() const {
   write_upstreams(&json, core_);
   write_routed(&json, core_);
   write_tape(&json, core_);
+  write_firsts(&json, core_.scopes);
   std::map<VersionKey, VersionTotals> totals;
   core_.cells.each_variant([&](const VariantEntry& entry) {
     add_totals(entry, &totals[{entry.model, entry.version}]);

@@ -25,7 +25,7 @@ std::string resolve_versions(const VersionMap& versions, CellRegistry* cells,
              " is not loaded";
     }
     table->variants[index] =
-        cells->variant(name, name_of(*table, variant.name), variant.version);
+        cells->variant(name, name_of(*table, variant.name), variant.version, variant.ordinal);
   }
   return {};
 }
@@ -37,7 +37,8 @@ void resolve_routes(CellRegistry* cells, const fh_model& model, LiveTable* table
     for (uint32_t i = 0; i < model.variant_count; ++i) {
       const fh_variant& variant = table->view.variants[model.variant_first + i];
       table->routes[first + i] =
-          cells->route(name, rule, name_of(*table, variant.name), variant.version, reason);
+          cells->route(name, rule, name_of(*table, variant.name), variant.version,
+                       variant.ordinal, reason);
       encode_annotations(*table, model, model.variant_first + i, index, reason,
                          &table->annotations[first + i]);
     }
@@ -48,6 +49,29 @@ void resolve_routes(CellRegistry* cells, const fh_model& model, LiveTable* table
     const uint32_t index = model.rule_first + i;
     const fh_rule& rule = table->view.rules[index];
     add(rule.cell_first, name_of(*table, rule.name), index, rule.reason);
+  }
+}
+
+// Units are counted where a rule of a scope dealt them: pins, overrides and holdouts have
+// cells of other rules, and nothing random about them.
+void resolve_firsts(ScopeRegistry* scopes, const fh_model& model, LiveTable* table) {
+  for (uint32_t i = 0; i < model.rule_count; ++i) {
+    const uint32_t index = model.rule_first + i;
+    const fh_rule& rule = table->view.rules[index];
+    const bool is_dealt = rule.reason != FH_REASON_OVERRIDE && rule.reason != FH_REASON_HOLDOUT;
+    if (rule.scope.length == 0 || !is_dealt) continue;
+    const auto scope = scopes->scope(name_of(*table, rule.scope), rule.attempt);
+    for (uint32_t ordinal = 0; ordinal < model.variant_count; ++ordinal) {
+      const fh_variant& variant = table->view.variants[model.variant_first + ordinal];
+      FirstKey key{rule.rollout_revision, name_of(*table, model.name),
+                   name_of(*table, rule.name), name_of(*table, variant.name),
+                   variant.version, variant.ordinal};
+      LiveFirst& first = table->firsts[rule.cell_first + ordinal];
+      first.scope = scope;
+      first.entry = scope->entry(key);
+      first.edges = scope->edges(variant.version, variant.ordinal);
+      first.rule = index;
+    }
   }
 }
 
@@ -116,7 +140,7 @@ uint32_t LiveTable::find_model(std::string_view name) const {
 
 std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
                           const VersionMap& versions, CellRegistry* cells,
-                          std::unique_ptr<LiveTable>* out) {
+                          ScopeRegistry* scopes, std::unique_ptr<LiveTable>* out) {
   auto table = std::make_unique<LiveTable>();
   table->words = std::make_unique<uint64_t[]>(bytes.size() / 8 + 1);
   if (!bytes.empty()) std::memcpy(table->words.get(), bytes.data(), bytes.size());
@@ -132,6 +156,7 @@ std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
   table->variants.resize(header.variants.count);
   table->compared_with.resize(header.variants.count);
   table->routes.resize(header.cell_count);
+  table->firsts.resize(header.cell_count);
   table->annotations.resize(header.cell_count);
   const auto hash = [&](fh_text at) {
     return static_cast<uint32_t>(kernel.xxh64(data + at.offset, at.length, 0));
@@ -141,6 +166,7 @@ std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
     std::string problem = resolve_versions(versions, cells, model, table.get());
     if (!problem.empty()) return problem;
     resolve_routes(cells, model, table.get());
+    resolve_firsts(scopes, model, table.get());
     table->refused.push_back(cells->variant(name_of(*table, model.name), "", 0));
     table->model_hashes.push_back(hash(model.name));
     group_variants(model, table.get());
@@ -163,9 +189,15 @@ std::unique_ptr<LoopTable> hold_table(LiveTable* live, unsigned loop) {
   for (size_t i = 0; i < held->variants.size(); ++i) {
     held->variants[i].version = live->versions[i].get();
     held->variants[i].cells = live->variants[i]->loops[loop].get();
+    held->variants[i].lane = live->view.variants[i].ordinal;
   }
   for (RouteEntry* entry : live->routes) {
     held->routes.push_back(entry == nullptr ? nullptr : &entry->loops[loop]->cell);
+  }
+  for (const LiveFirst& first : live->firsts) {
+    const bool is_counted = first.scope != nullptr;
+    held->firsts.push_back(is_counted ? LoopFirst{&first, first.entry->loops[loop].get()}
+                                      : LoopFirst{});
   }
   for (VariantEntry* entry : live->refused) {
     held->refused.push_back(entry->loops[loop].get());

@@ -19,12 +19,21 @@
 #include "base/bytes.h"
 #include "run/version.h"
 #include "watch/cells.h"
+#include "watch/firsts.h"
 #include "wire/prediction_id.h"
 
 namespace router {
 
 using VersionKey = std::pair<std::string, uint32_t>;
 using VersionMap = std::map<VersionKey, std::shared_ptr<Version>>;
+
+// Where the first events of a cell's requests count.
+struct LiveFirst {
+  std::shared_ptr<Scope> scope;
+  std::shared_ptr<FirstEntry> entry;
+  const std::atomic<uint64_t>* edges = nullptr;
+  uint32_t rule = 0;
+};
 
 struct LiveTable {
   uint64_t generation = 0;
@@ -35,6 +44,7 @@ struct LiveTable {
   std::vector<VariantEntry*> variants;             // by global variant
   std::vector<VariantEntry*> refused;              // by model: no variant was chosen
   std::vector<RouteEntry*> routes;                 // by cell
+  std::vector<LiveFirst> firsts;                   // by cell; no scope: nothing counts
   std::vector<std::string> annotations;  // by cell: what its answers say, encoded
   std::vector<std::unique_ptr<re2::RE2>> regexes;
   std::vector<MintKey> keys;
@@ -51,13 +61,19 @@ struct LiveTable {
 // Checks and resolves; returns what is wrong, or empty with `out` set.
 std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
                           const VersionMap& versions, CellRegistry* cells,
-                          std::unique_ptr<LiveTable>* out);
+                          ScopeRegistry* scopes, std::unique_ptr<LiveTable>* out);
 
 struct LoopVariant {
   Version* version = nullptr;
   VariantCells* cells = nullptr;
   std::vector<Attempt*> pending;      // formed into batches at the end of the turn
   int64_t stable_p99_ns = 0, p99_at_ns = 0;  // cached quantile, refreshed each second
+  uint32_t lane = 0;                  // its ordinal: two of one version queue apart
+};
+
+struct LoopFirst {
+  const LiveFirst* live = nullptr;    // null: the cell's requests count nowhere
+  FirstCells* cells = nullptr;
 };
 
 struct LoopTable {
@@ -65,6 +81,7 @@ struct LoopTable {
   uint64_t references = 0;            // calls that use it
   std::vector<LoopVariant> variants;  // by global variant
   std::vector<fh_cell*> routes;       // by cell
+  std::vector<LoopFirst> firsts;      // by cell
   std::vector<VariantCells*> refused; // by model
 };
 

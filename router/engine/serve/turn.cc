@@ -186,6 +186,8 @@ Status Loop::route_call(Call* call) {
                   name + " version " + quoted(request.model_version) + " is disabled");
   }
   core_->kernel->count(call->table->routes[call->decision.cell], &call->decision);
+  watch_unit(call, unit.source != FH_UNIT_NONE);
+  if (model.record_bp != 0) record_request(*call, model, metadata, count);
   if ((model.flags & FH_MODEL_PREDICTION_ID) != 0 && !table.keys.empty()) {
     call->unit_tag = table.keys[0].tag_unit(unit.bytes);
   }
@@ -218,7 +220,8 @@ Status Loop::start_attempt(Call* call, unsigned which, uint32_t variant) {
   const int64_t run_ns = is_local ? target.version->predicted_ns(rows) : 0;
   const fh_model& model = call->table->live->view.models[call->model];
   const int64_t wait_ns =
-      is_local ? core_->executors->predicted_wait_ns(*target.version) + turn_load_ns_ : 0;
+      is_local ? core_->executors->predicted_wait_ns(*target.version, target.lane) + turn_load_ns_
+               : 0;
   if (wait_ns > int64_t{model.queue_us_max} * 1000) {
     return fail(Situation::overload, "the queue of model " +
                                          quoted(call->request.model_name) + " is full");
@@ -243,6 +246,12 @@ Status Loop::start_attempt(Call* call, unsigned which, uint32_t variant) {
 }
 
 void Loop::run_pending() {
+  // Whoever runs first waits least: variants take turns at it, so that of two that are
+  // compared neither is always behind the other.
+  if (due_.size() > 1) {
+    const uint64_t first = rotation_++ % due_.size();
+    std::rotate(due_.begin(), due_.begin() + static_cast<std::ptrdiff_t>(first), due_.end());
+  }
   // Batches that run here may fail and start fallbacks, which append to due_.
   for (size_t i = 0; i < due_.size(); ++i) {
     const Due due = due_[i];
@@ -274,6 +283,7 @@ bool Loop::may_run_here(const LoopTable& table, uint32_t variant, const Batch& b
 
 void Loop::place_batch(LoopTable* table, uint32_t variant, Batch* batch) {
   batch->version = table->variants[variant].version;
+  batch->lane = table->variants[variant].lane;
   batch->loop = this;
   batch->was_terminated.store(false, std::memory_order_relaxed);
   batch->deadline_ns = 0;

@@ -57,14 +57,15 @@ void Breaker::failed(int64_t now_ns) {
 }
 
 VariantEntry* CellRegistry::variant(const std::string& model, const std::string& variant,
-                                    uint32_t version) {
+                                    uint32_t version, uint32_t ordinal) {
   std::lock_guard<std::mutex> lock(mutex_);
-  auto& entry = variants_[{model, variant, version}];
+  auto& entry = variants_[{model, variant, version, ordinal}];
   if (entry == nullptr) {
     entry = std::make_unique<VariantEntry>();
     entry->model = model;
     entry->variant = variant;
     entry->version = version;
+    entry->ordinal = ordinal;
     for (unsigned i = 0; i < loops_; ++i) {
       entry->loops.push_back(std::make_unique<VariantCells>());
     }
@@ -74,15 +75,16 @@ VariantEntry* CellRegistry::variant(const std::string& model, const std::string&
 
 RouteEntry* CellRegistry::route(const std::string& model, const std::string& rule,
                                 const std::string& variant, uint32_t version,
-                                uint8_t reason) {
+                                uint32_t ordinal, uint8_t reason) {
   std::lock_guard<std::mutex> lock(mutex_);
-  auto& entry = routes_[{model, rule, variant, version, reason}];
+  auto& entry = routes_[{model, rule, variant, version, ordinal, reason}];
   if (entry == nullptr) {
     entry = std::make_unique<RouteEntry>();
     entry->model = model;
     entry->rule = rule;
     entry->variant = variant;
     entry->version = version;
+    entry->ordinal = ordinal;
     entry->reason = reason;
     for (unsigned i = 0; i < loops_; ++i) {
       entry->loops.push_back(std::make_unique<RouteCell>());

@@ -70,7 +70,7 @@ struct alignas(64) VariantCells {
 
 struct VariantEntry {
   std::string model, variant;
-  uint32_t version = 0;
+  uint32_t version = 0, ordinal = 0;
   std::vector<std::unique_ptr<VariantCells>> loops;
 };
 
@@ -105,7 +105,7 @@ struct alignas(64) RouteCell {
 
 struct RouteEntry {
   std::string model, rule, variant;
-  uint32_t version = 0;
+  uint32_t version = 0, ordinal = 0;
   uint8_t reason = 0;
   std::vector<std::unique_ptr<RouteCell>> loops;
 };
@@ -115,9 +115,10 @@ class CellRegistry {
   explicit CellRegistry(unsigned loops) : loops_(loops) {}
 
   VariantEntry* variant(const std::string& model, const std::string& variant,
-                        uint32_t version);
+                        uint32_t version, uint32_t ordinal = 0);
   RouteEntry* route(const std::string& model, const std::string& rule,
-                    const std::string& variant, uint32_t version, uint8_t reason);
+                    const std::string& variant, uint32_t version, uint32_t ordinal,
+                    uint8_t reason);
   TargetEntry* target(const std::string& model, uint32_t version, const std::string& target);
 
   template <typename Visit>
@@ -139,9 +140,10 @@ class CellRegistry {
  private:
   unsigned loops_;
   mutable std::mutex mutex_;
-  std::map<std::tuple<std::string, std::string, uint32_t>, std::unique_ptr<VariantEntry>>
+  std::map<std::tuple<std::string, std::string, uint32_t, uint32_t>,
+           std::unique_ptr<VariantEntry>>
       variants_;
-  std::map<std::tuple<std::string, std::string, std::string, uint32_t, uint8_t>,
+  std::map<std::tuple<std::string, std::string, std::string, uint32_t, uint32_t, uint8_t>,
            std::unique_ptr<RouteEntry>>
       routes_;
   std::map<std::tuple<std::string, uint32_t, std::string>, std::unique_ptr<TargetEntry>>

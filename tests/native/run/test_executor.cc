@@ -223,6 +223,29 @@ TEST(a_result_shared_by_two_loops_lives_until_both_are_done_with_it) {
   CHECK(seen[0] == seen[1]);
 }
 
+TEST(variants_of_one_version_queue_and_batch_apart) {
+  auto version = load_script("echo");
+  auto hanging = load_script("hang", {{"batching", "off"}});
+  Loop loop;
+  Job blocking(hanging.get(), &loop);
+  std::vector<std::unique_ptr<Job>> jobs;
+  Executors executors(options(1), Loop::done);
+  executors.submit(&blocking.batch, clock_ns());
+  REQUIRE(until([&] { return executors.running() == 1; }));
+  for (uint32_t i = 0; i < 4; ++i) {
+    jobs.push_back(std::make_unique<Job>(version.get(), &loop));
+    jobs[i]->batch.lane = i % 2;
+    executors.submit(&jobs[i]->batch, clock_ns());
+  }
+  CHECK_EQ(executors.queued(*version), 4U);
+  blocking.batch.waiting = 0;
+  REQUIRE(loop.wait_for(5));
+  CHECK_EQ(version->counters.runs.load(), 2U);  // one for each lane
+  CHECK_EQ(jobs[0]->batch.started_ns, jobs[2]->batch.started_ns);
+  CHECK_EQ(jobs[1]->batch.started_ns, jobs[3]->batch.started_ns);
+  CHECK(jobs[0]->batch.started_ns != jobs[1]->batch.started_ns);
+}
+
 TEST(no_more_runs_of_a_version_at_once_than_it_allows) {
   auto version = load_script("hang", {{"concurrency", "1"}, {"batching", "off"}});
   auto other = load_script("echo");

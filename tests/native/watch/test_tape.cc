@@ -95,4 +95,3 @@ TEST(a_checksum_is_the_published_one) {
 }  // namespace
 }  // namespace router
 
-int main(int argc, char** argv) { return router::check::run_all(argc, argv); }
