@@ -9,7 +9,8 @@ with = PYTHONPATH=$(CURDIR)/build/$(1)
 # The source tree holds a `router` without extensions, and Python would look there first.
 safe = PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/build/release
 
-.PHONY: demo test test-all check bench bench-smoke build build-checked asan tsan soak clean
+.PHONY: demo test test-all check bench bench-smoke build build-checked asan tsan soak \
+  soak-upstreams clean
 
 demo:
 	@$(SETUP) release demo
@@ -55,6 +56,10 @@ tsan:
 
 soak:
 	@VENV=$(VENV) scripts/sanitize asan soak $(ARGS)
+
+soak-upstreams:
+	@$(SETUP) checked test
+	@$(call with,checked) $(BIN)/python tests/soak/upstream_faults.py $(ARGS)
 
 clean:
 	rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

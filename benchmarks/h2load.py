@@ -45,6 +45,7 @@ class Load:
     logged: bool = False
     rate: float | None = None
     pace_min: float = PACE_MIN
+    headers: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -126,7 +127,7 @@ def _h2load(server: Server, load: Load, calls: int, log: Path) -> str:
     threads = min(LOOPS, load.connections)
     command = ["h2load", f"-c{load.connections}", f"-m{load.streams}", f"-n{calls}"]
     command += [f"-t{threads}", "-d", str(load.body)]
-    for header in HEADERS:
+    for header in (*HEADERS, *load.headers):
         command += ["-H", header]
     if load.logged:
         command += ["--log-file", str(log)]
