@@ -122,3 +122,9 @@ def test_another_rate_can_be_compared() -> None:
     assert judge_parity(groups, 0.05).verdict == "fail"
     verdict = judge_parity(groups, 0.05, of=lambda c: (c.true_positive, c.positive))
     assert verdict.numbers["b_upper"] == pytest.approx(rate_bounds(20, 100, 0.025)[1])
+
+
+def test_one_group_alone_has_no_disparity() -> None:
+    found = disparity({"a": golden()["a"]}, ANY)
+    assert math.isnan(found.demographic_parity_difference)
+    assert math.isnan(found.demographic_parity_ratio)
