@@ -33,11 +33,15 @@ from router.control.listeners import (
     inherited_listeners,
     open_listeners,
 )
+from router.control.observe import Observer
 from router.control.options import engine_options, find_runtime_library
+from router.control.publication import Publication, Routing
 from router.control.reload import Means, Reloader
 from router.control.renewals import Renewals
 from router.control.rundir import RunDirectory
 from router.control.serving import Serving
+from router.control.sources import ExternalSources
+from router.control.tick import Around, Ticker
 from router.control.tls import Certificates
 from router.control.versions import Versions
 from router.control.workers import Workers
@@ -127,9 +131,20 @@ def serve(path: str | Path) -> int:
         watchers = Watchers(serving, engine.send)
         store = SqliteLog(config.server.state, clock)
         stack.callback(store.close)
-        means = Means(guard, store, clock, secrets.token_bytes, checks)
+        observer = Observer()
+
+        def published(routing: Routing) -> None:
+            observer.learn(routing.plan)
+            serving.put_revision(routing.table_revision)
+
+        publication = Publication(guard, store, clock, secrets.token_bytes, published)
         versions = Versions(guard, find_runtime_library())
-        reloader = Reloader(Path(path), means, serving, versions)
+        reloader = Reloader(
+            Path(path), Means(clock, checks), serving, versions, publication
+        )
+        sources = ExternalSources(clock)
+        stack.callback(sources.close)
+        ticker = Ticker(publication, guard, clock, Around(observer, store, sources))
         renewals = reloader.renewals
         stack.callback(renewals.close)
         desk = open_desk(config, reloader, clock)
@@ -148,6 +163,8 @@ def serve(path: str | Path) -> int:
             clock,
         )
         lifecycle.catch_signals()
+        ticker.start()
+        stack.callback(ticker.stop)
         tape = _tape_reader(engine, config, clock)
         stack.callback(tape.stop)  # after the engine, whose last records it reads
         tape.start()

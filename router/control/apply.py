@@ -6,6 +6,7 @@ Applying the same configuration again appends nothing.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from router.config.config import (
     restore_config,
 )
 from router.config.route import route_name
+from router.control.scope_records import record_of
 from router.control.state import (
     NOTHING,
     ControlState,
@@ -27,8 +29,9 @@ from router.control.state import (
     route_record,
 )
 from router.errors import StoreError
-from router.plan.compile import compile_plan, next_routes
+from router.plan.compile import compile_plan, next_routes, unbegun
 from router.plan.plan import MintKey, Plan
+from router.plan.scopes import specs_of
 from router.store.log import Conflict, Entry, Record
 from router.store.sqlite import SqliteLog
 
@@ -92,6 +95,7 @@ def pending_records(
     ]
     gone = _gone(config, state)
     records += [retired_record(name, actor, reason) for name in gone]
+    records += _scope_records(config, versions, state, actor, reason)
     if not state.keys and any(model.prediction_id for model in config.models):
         records.append(key_record(MintKey(0, entropy(32)), actor, reason))
     dumped = dump_config(config)
@@ -109,6 +113,35 @@ def _gone(config: Config, state: ControlState) -> list[str]:
         for name, route in sorted(state.routes.items())
         if name not in configured and not route.is_retired
     ]
+
+
+def _scope_records(
+    config: Config, versions: Versions, state: ControlState, actor: str, reason: str
+) -> list[Record]:
+    """Scopes that appear, and those that are gone and give their buckets back.
+
+    One that comes back under its name begins anew: nobody watched in between.
+    """
+    specs = {spec.scope: spec for spec in specs_of(config, versions)}
+    records = []
+    for name, spec in specs.items():
+        before = state.scopes.get(name)
+        if before is None:
+            new = unbegun(spec)
+            records.append(record_of(new, new, "added", actor, reason))
+        elif before.is_retired:
+            new = replace(
+                unbegun(spec), attempt=before.attempt + 1, revision=before.revision
+            )
+            records.append(record_of(new, before, "added", actor, reason))
+    for name, before in sorted(state.scopes.items()):
+        if name not in specs and not before.is_retired:
+            after = replace(
+                before, is_retired=True, maps=(), weights_bp={},
+                revision=before.revision + bool(before.maps),
+            )  # fmt: skip
+            records.append(record_of(after, before, "retired", actor, reason))
+    return records
 
 
 def applied_plan(state: ControlState) -> Plan | None:

@@ -13,48 +13,35 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from router.clock import Clock
 from router.config.check import Checks
-from router.config.config import Config
-from router.config.load import load_config
+from router.config.config import Config, config_revision
+from router.config.load import load_config, read_config
 from router.config.model import served_versions, stable_of
-from router.control.apply import ControlLog, Entropy, apply_config
+from router.control.commands import ApplyConfig
 from router.control.files import FileState, has_changed, look_at
+from router.control.publication import REVISION_AT, Publication, refuse_drift
 from router.control.renewals import Look, Renewals
 from router.control.serving import Served, Serving
-from router.control.state import NOTHING, fold
-from router.control.versions import Key, Loader, Loading, Versions, catalogue_of
-from router.errors import ConfigError, RouterError
+from router.control.versions import Key, Loading, Versions, catalogue_of
+from router.errors import ConfigError, ConflictError, RouterError, StoreError
 from router.models.repository import ModelFile, find_served, list_models
 from router.models.upstream import RemoteVersion
-from router.plan.compile import compile_plan
 from router.plan.diff import diff_plans
-from router.plan.encode import encode
-from router.plan.plan import MintKey, Model, Plan
+from router.plan.plan import Plan
 
 log = logging.getLogger(__name__)
 
 ACTOR = "router serve"
-NO_KEY = MintKey(0, bytes(32))  # mints nothing: it is in no table that is published
-REVISION_AT = slice(16, 24)  # `revision` in fh_header
-
-
-class Publisher(Loader, Protocol):
-    """The engine's calls this file makes."""
-
-    def publish(self, table: bytes) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Means:
     """What reloading needs of the world."""
 
-    engine: Publisher
-    log: ControlLog
     clock: Clock
-    entropy: Entropy
     checks: Checks
 
 
@@ -62,14 +49,18 @@ class Reloader:
     """Owner of the configuration file's state, the loaded versions and the plan."""
 
     def __init__(
-        self, path: Path, means: Means, serving: Serving, versions: Versions
+        self,
+        path: Path,
+        means: Means,
+        serving: Serving,
+        versions: Versions,
+        publication: Publication,
     ) -> None:
         self._path, self._means, self._serving = path, means, serving
+        self._publication = publication
         self._versions = versions
         self._plan: Plan | None = None
         self._config: Config | None = None
-        self._applied: tuple[Config, Plan] | None = None
-        self._known = NOTHING
         self._file = FileState(None, b"")
         # What the last configuration was made from, for versions that are renewed.
         self._listed: dict[str, tuple[int, ...]] = {}
@@ -79,7 +70,8 @@ class Reloader:
     @property
     def applied(self) -> tuple[Config, Plan] | None:
         """What serves: a configuration and its plan; None before the first."""
-        return self._applied
+        routing = self._publication.current
+        return None if routing is None else (routing.config, routing.plan)
 
     def start(self, config: Config) -> None:
         """Let the first configuration take effect; RouterError when it cannot."""
@@ -116,6 +108,37 @@ class Reloader:
         failed = replace(self._serving.served, was_last_successful=False)
         self._serving.put(failed)
         return False
+
+    def apply(self, command: ApplyConfig) -> str:
+        """Let the text of a command take effect and become the file; what happened.
+
+        The file owns what should be, so it has to say what is: it is replaced, whole,
+        before anybody is told that the command was carried out. ConfigError has every
+        problem; ConflictError when the configuration is not the one that was expected.
+        """
+        config = read_config(command.text, str(self._path), self._means.checks)
+        current = self._publication.current
+        now = "" if current is None else current.plan.config_revision
+        if command.expected_revision not in ("", now):
+            raise ConflictError(
+                f"the configuration is at {now}, not at {command.expected_revision}"
+            )
+        refuse_drift(config, current)
+        if command.is_dry_run:
+            return f"would become {config_revision(config)}, it is {now}"
+        aside = self._path.with_name(f".{self._path.name}.applied")
+        try:
+            aside.write_text(command.text)
+            self._take(config, f"applied by {command.asked.actor}")
+            aside.replace(self._path)
+        except OSError as error:
+            raise StoreError(
+                f"{self._path} cannot be written: {error.strerror}"
+            ) from error
+        finally:
+            aside.unlink(missing_ok=True)
+        self._file = look_at(self._path)
+        return f"applied {config_revision(config)}"
 
     def _renew(self, key: Key) -> bool:
         """Load one version anew, as the configuration has it that serves; whether it
@@ -166,7 +189,6 @@ class Reloader:
         _report_published(self._plan, plan, revision, reason)
         self._warn_about_server(config)
         self._plan, self._config = plan, config
-        self._applied = (config, plan)
         if renewed is None:
             self._listed, self._files = listed, files
             self.renewals.take(looks, loading.unavailable)
@@ -179,20 +201,10 @@ class Reloader:
         loading: Loading,
         reason: str,
     ) -> tuple[Plan, bytes]:
-        means = self._means
-        # Compiled once for nothing: what cannot be laid out must not be stored.
-        # The log is folded on from where it was: it grows with every edit ever made.
-        self._known = fold(means.log.read(self._known.revision), self._known)
-        states = self._known.states(listed)
-        # The first key is made when the rest is stored; any key has its size.
-        encode(compile_plan(config, replace(states, keys=states.keys or (NO_KEY,))))
-        plan = apply_config(
-            config, listed, means.log, ACTOR, means.entropy, reason, known=self._known
+        routing = self._publication.take(
+            config, listed, loading.unavailable, ACTOR, reason
         )
-        plan = without_unavailable(plan, loading.unavailable)
-        table = encode(plan)
-        means.engine.publish(table)
-        return plan, table
+        return routing.plan, routing.table
 
     def _warn_about_server(self, config: Config) -> None:
         if self._config is not None and self._config.server != config.server:
@@ -204,23 +216,6 @@ def _stables(config: Config, listed: Mapping[str, tuple[int, ...]]) -> dict[str,
         model.name: stable_of(model, served_versions(model, listed[model.name]))
         for model in config.models
     }
-
-
-def without_unavailable(plan: Plan, unavailable: frozenset[Key]) -> Plan:
-    """The plan with these versions disabled: their share goes to stable."""
-
-    def variants_of(model: Model) -> Model:
-        return replace(
-            model,
-            variants=tuple(
-                replace(v, is_disabled=True)
-                if (model.name, v.version) in unavailable
-                else v
-                for v in model.variants
-            ),
-        )
-
-    return replace(plan, models=tuple(variants_of(model) for model in plan.models))
 
 
 def _report(reason: str, problem: str) -> None:

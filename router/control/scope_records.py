@@ -18,11 +18,10 @@ from router.store.log import Record
 SCOPE_MOVED = "scope_moved"
 
 
-def scope_record(
+def record_of(
     state: ScopeState,
-    *,
+    before: ScopeState,
     event: str,
-    before: Phase,
     actor: str,
     reason: str,
     evidence: Sequence[Mapping[str, Any]] = (),
@@ -30,7 +29,7 @@ def scope_record(
     """The record of a move; `evidence` are the judged criteria as JSON values."""
     payload = {
         "event": event,
-        "from": str(before),
+        "from": str(before.phase),
         "to": str(state.phase),
         "state": dump_scope(state),
         "evidence": list(evidence),
@@ -45,6 +44,7 @@ def dump_scope(state: ScopeState) -> dict[str, Any]:
         "model": state.model,
         "spec_digest": state.spec_digest,
         "phase": str(state.phase),
+        "is_begun": state.is_begun,
         "attempt": state.attempt,
         "wave": state.wave,
         "step": state.step,
@@ -70,6 +70,7 @@ def load_scope(scope: str, stored: Mapping[str, Any]) -> ScopeState:
         model=str(stored["model"]),
         spec_digest=str(stored["spec_digest"]),
         phase=Phase(stored["phase"]),
+        is_begun=bool(stored["is_begun"]),
         attempt=int(stored["attempt"]),
         wave=int(stored["wave"]),
         step=int(stored["step"]),

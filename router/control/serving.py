@@ -11,7 +11,7 @@ snapshot lists every version.
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from router.clock import Clock
@@ -87,6 +87,11 @@ class Serving:
         with self._lock:
             self._served = served
             self._out_read_at = float("-inf")
+
+    def put_revision(self, table_revision: str) -> None:
+        """Another table was published for what is served."""
+        with self._lock:
+            self._served = replace(self._served, table_revision=table_revision)
 
     def start(self) -> None:
         """From now on requests are answered."""

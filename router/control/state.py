@@ -137,18 +137,18 @@ def _next(state: ControlState, record: Record) -> ControlState:
             )
         case "variant_set":
             payload = json.loads(record.payload)
-            key = str(payload["model"]), int(payload["version"])
-            without = state.disabled - {key}
+            one = frozenset({(str(payload["model"]), int(payload["version"]))})
+            without = state.disabled - one
             return replace(
-                state, disabled=without | {key} if payload["is_disabled"] else without
+                state, disabled=without | one if payload["is_disabled"] else without
             )
         case "resource_put" | "resource_deleted":
             payload = json.loads(record.payload)
             named = str(payload["kind"]), record.subject
-            others = {k: v for k, v in state.resources.items() if k != named}
+            resources = {k: v for k, v in state.resources.items() if k != named}
             if record.kind == "resource_put":
-                others[named] = payload["body"]
-            return replace(state, resources=others)
+                resources[named] = payload["body"]
+            return replace(state, resources=resources)
         case "request_done":
             payload = json.loads(record.payload)
             kept = list(state.requests.items())[-REQUESTS_MAX + 1 :]

@@ -152,6 +152,7 @@ class ScopeState:
     model: str
     spec_digest: str
     phase: Phase = Phase.PENDING
+    is_begun: bool = False
     attempt: int = 1
     wave: int = 0
     step: int = 0

@@ -20,10 +20,15 @@ from router.errors import StoreError
 from router.store.log import Conflict, Entry, Record
 
 APPLICATION_ID = 0x52544C47  # "RTLG": tells our files from other SQLite files
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 POLL_S = 1.0  # how soon a watcher sees what another process appended
 BUSY_TIMEOUT_S = 5.0
 
+# Beside the log: what may be lost without harm, the newest of each name.
+_CHECKPOINT = (
+    "CREATE TABLE checkpoint (name TEXT PRIMARY KEY, time REAL NOT NULL,"
+    " value TEXT NOT NULL) STRICT"
+)
 _SCHEMA = (
     """CREATE TABLE record (
   revision INTEGER PRIMARY KEY,
@@ -36,6 +41,7 @@ _SCHEMA = (
 ) STRICT""",
     """CREATE TRIGGER record_is_never_edited BEFORE UPDATE ON record
 BEGIN SELECT RAISE(ABORT, 'the control log is append-only'); END""",
+    _CHECKPOINT,
     """CREATE TRIGGER record_is_never_deleted BEFORE DELETE ON record
 BEGIN SELECT RAISE(ABORT, 'the control log is append-only'); END""",
 )
@@ -105,6 +111,23 @@ class SqliteLog:
                     return entries
                 self._changed.wait(min(left_s, POLL_S))
 
+    def save(self, name: str, text: str) -> None:
+        """Keep a checkpoint in place of the last one of that name."""
+        with self._changed, self._explained(), self._transaction():
+            self._connection.execute(
+                "INSERT INTO checkpoint VALUES (?, ?, ?) ON CONFLICT (name)"
+                " DO UPDATE SET time = excluded.time, value = excluded.value",
+                (name, self._clock.now(), text),
+            )
+
+    def load(self, name: str) -> str | None:
+        """The last checkpoint of that name."""
+        with self._changed, self._explained():
+            row = self._connection.execute(
+                "SELECT value FROM checkpoint WHERE name = ?", (name,)
+            ).fetchone()
+        return None if row is None else str(row[0])
+
     def close(self) -> None:
         """Give the file back. A closed log answers nothing but StoreError."""
         with self._changed:
@@ -139,7 +162,10 @@ class SqliteLog:
         if execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
             raise StoreError(f"{self._path} is not a control log: set server.state")
         version = execute("PRAGMA user_version").fetchone()[0]
-        if version != SCHEMA_VERSION:
+        if version == 1 and not is_read_only:
+            self._migrate()
+            version = SCHEMA_VERSION
+        if version not in ((1, SCHEMA_VERSION) if is_read_only else (SCHEMA_VERSION,)):
             raise StoreError(
                 f"{self._path} has schema {version}, this router knows"
                 f" {SCHEMA_VERSION}: run the release that wrote it"
@@ -149,6 +175,12 @@ class SqliteLog:
             raise StoreError(f"{self._path} is damaged ({damage}): {_REPAIR}")
         if is_read_only:
             execute("PRAGMA query_only=ON")
+
+    def _migrate(self) -> None:
+        """From schema 1, which had no checkpoints; all or nothing."""
+        with self._transaction():
+            self._connection.execute(_CHECKPOINT)
+            self._connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def _revision(self) -> int:
         row = self._connection.execute("SELECT max(revision) FROM record").fetchone()

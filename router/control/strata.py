@@ -1,0 +1,127 @@
+"""Which counters of a snapshot belong to which comparison, with which propensity.
+
+A stratum is one rule under one bucket map: (model, rule, rollout_revision). Within it a
+unit was given to a variant with a known chance, the share of buckets. The chances of
+old strata are kept for a while, because calls that began under an old table end under
+it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from router.plan.encode import shares_of
+from router.plan.plan import Plan
+
+STRATA_MAX = 4_096
+COUNTED = ("exposure", "error", "invalid", "fallback", "over_p90", "over_p99",
+           "over_p999")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class StratumKey:
+    """A rule under one bucket map."""
+
+    model: str
+    rule: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stratum:
+    """What is known of it: whose it is, and the basis points of each variant."""
+
+    scope: str
+    within: str  # the slice, or ""
+    stable: int  # version
+    shares: Mapping[tuple[int, int], int]  # (version, ordinal) to basis points
+
+    def rho(self, version: int, *, baseline_only: bool) -> float:
+        """The chance that a unit went to the candidate rather than to stable."""
+        candidate = self.shares.get((version, 0), 0)
+        other = self.shares.get((self.stable, 1), 0)
+        if not baseline_only:
+            other += self.shares.get((self.stable, 0), 0)
+        return candidate / (candidate + other) if candidate + other else 0.0
+
+
+def strata_of(plan: Plan) -> dict[StratumKey, Stratum]:
+    """The strata that a plan makes: its rollout rules."""
+    found = {}
+    for model in plan.models:
+        stable = model.variants[model.stable].version
+        for rule in model.rules:
+            if not rule.scope or rule.buckets is None:
+                continue
+            shares = shares_of(model, rule.buckets)
+            found[StratumKey(model.name, rule.name, rule.rollout_revision)] = Stratum(
+                scope=rule.scope,
+                within=rule.name.partition("@")[2],
+                stable=stable,
+                shares={
+                    (variant.version, variant.ordinal): share
+                    for variant, share in zip(model.variants, shares, strict=True)
+                    if share
+                },
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class CountKey:
+    """One series of first events: a variant in a stratum, sticky units or requests."""
+
+    stratum: StratumKey
+    version: int
+    ordinal: int
+    is_sticky: bool
+
+
+Counts = tuple[int, ...]  # in the order of COUNTED
+
+
+def read_firsts(snapshot: Mapping[str, Any]) -> dict[CountKey, Counts]:
+    """The first events of a snapshot, as totals since the engine began."""
+    found = {}
+    for entry in snapshot.get("firsts", ()):
+        key = StratumKey(entry["model"], entry["rule"], entry["rollout_revision"])
+        for name, is_sticky in (("sticky", True), ("other", False)):
+            counts = tuple(int(entry[name].get(kind, 0)) for kind in COUNTED)
+            if any(counts):
+                found[CountKey(key, entry["version"], entry["ordinal"], is_sticky)] = (
+                    counts
+                )
+    return found
+
+
+def increments(
+    before: Mapping[CountKey, Counts], after: Mapping[CountKey, Counts]
+) -> dict[CountKey, Counts]:
+    """What was added; a counter that went down began again from nothing."""
+    grown = {}
+    for key, counts in after.items():
+        old = before.get(key, (0,) * len(counts))
+        if any(new < was for new, was in zip(counts, old, strict=True)):
+            old = (0,) * len(counts)
+        more = tuple(new - was for new, was in zip(counts, old, strict=True))
+        if any(more):
+            grown[key] = more
+    return grown
+
+
+def keep_strata(
+    known: Mapping[StratumKey, Stratum], more: Mapping[StratumKey, Stratum]
+) -> dict[StratumKey, Stratum]:
+    """All strata still worth knowing, the newest last."""
+    merged = {**{k: v for k, v in known.items() if k not in more}, **more}
+    return dict(list(merged.items())[-STRATA_MAX:])
+
+
+def of_scope(
+    grown: Mapping[CountKey, Counts], strata: Mapping[StratumKey, Stratum], scope: str
+) -> Iterable[tuple[CountKey, Stratum, Counts]]:
+    """What was added in the strata of one scope."""
+    for key, counts in grown.items():
+        stratum = strata.get(key.stratum)
+        if stratum is not None and stratum.scope == scope:
+            yield key, stratum, counts
