@@ -212,6 +212,18 @@ TEST(a_goaway_ends_calls_it_did_not_see_as_unprocessed) {
   CHECK(pair.server.is_closing());
 }
 
+TEST(a_ping_is_answered_and_forgotten_when_a_call_is_answered) {
+  Pair pair;
+  pair.client.ping();
+  CHECK(pair.client.awaits_pong());
+  pair.exchange();
+  CHECK(!pair.client.awaits_pong());
+  CHECK_EQ(pair.client.pings(), 1u);
+  pair.start("hello", 1);
+  pair.exchange();
+  CHECK_EQ(pair.client.pings(), 0u);
+}
+
 TEST(a_lost_connection_answers_every_call_as_unavailable) {
   Pair pair;
   pair.is_echoing = false;
