@@ -147,8 +147,8 @@ class Server(BaseModel):
     model_config = FROZEN
     listen: AddressTexts = ("127.0.0.1:8001",)
     """Where clients connect; one address or a list."""
-    admin: AddressText | None = None
-    """Where operators connect; nowhere if unset."""
+    admin: AddressText | None = "unix:run/admin.sock"
+    """Where operators connect; null turns it off."""
     tls: Tls | None = None
     """Of every address in `listen`; plain if unset."""
     admin_tls: Tls | None = None

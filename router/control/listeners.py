@@ -211,7 +211,11 @@ def _remove_stale(path: str) -> None:
             return
         except (BlockingIOError, TimeoutError):
             pass  # a full backlog: somebody listens, slowly
-    raise OSError(errno.EADDRINUSE, "somebody listens there")
+    raise OSError(
+        errno.EADDRINUSE,
+        "somebody listens there: stop the other server, or give one of them another"
+        " path",
+    )
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -23,6 +23,7 @@ from router.errors import RouterError
 log = logging.getLogger(__name__)
 
 JOIN_TIMEOUT_S = 5
+PEER_IDENTITY = "x-peer-identity"  # the engine's word; what clients send of it is dropped
 
 
 class Code(IntEnum):
@@ -32,6 +33,8 @@ class Code(IntEnum):
     INVALID_ARGUMENT = 3
     NOT_FOUND = 5
     RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
     INTERNAL = 13
     UNAVAILABLE = 14
 
@@ -55,6 +58,8 @@ class Event(Protocol):
     def kind(self) -> int: ...
     @property
     def message(self) -> bytes: ...
+    @property
+    def metadata(self) -> tuple[tuple[str, bytes], ...]: ...
 
 
 class Send(Protocol):
@@ -121,6 +126,19 @@ class DeferredMethod:
 
 
 @dataclass(frozen=True, slots=True)
+class OperatorMethod:
+    """One request, one answer that may depend on who asks.
+
+    `answer` is told the peer's identity as the listener knows it, from its certificate;
+    "" where it asks for none.
+    """
+
+    path: str
+    request: type[Message]
+    answer: Callable[[Any, str], Message]
+
+
+@dataclass(frozen=True, slots=True)
 class StreamMethod:
     """Messages either way, at any time."""
 
@@ -129,7 +147,7 @@ class StreamMethod:
     calls: StreamCalls
 
 
-Method = UnaryMethod | DeferredMethod | StreamMethod
+Method = UnaryMethod | DeferredMethod | OperatorMethod | StreamMethod
 
 
 class MethodPool:
@@ -171,6 +189,11 @@ def serve_event(method: Method, event: Event, send: Send) -> None:
             if event.kind == EventKind.MESSAGE:
                 request = _decode(method, event.message)
                 method.begin(request, Reply(event.stream, send))
+        elif isinstance(method, OperatorMethod):
+            if event.kind == EventKind.MESSAGE:
+                asked = _decode(method, event.message)
+                answer = method.answer(asked, _peer(event))
+                send(event.stream, answer.SerializeToString(), end=True)
         elif event.kind == EventKind.MESSAGE:
             method.calls.opened(event.stream, _decode(method, event.message))
         elif event.kind == EventKind.END:
@@ -182,6 +205,11 @@ def serve_event(method: Method, event: Event, send: Send) -> None:
     except Exception:
         log.exception("a method failed", extra={"fields": {"method": method.path}})
         _refuse(method, event, send, MethodError(Code.INTERNAL, "internal error"))
+
+
+def _peer(event: Event) -> str:
+    said = (value for key, value in event.metadata if key == PEER_IDENTITY)
+    return next(said, b"").decode("utf-8", "replace")
 
 
 def _decode(method: Method, data: bytes) -> Message:

@@ -13,7 +13,7 @@ from router.client.messages import message, pool
 from router.ops.methods import Code, Method, Send, StreamMethod
 
 VERSIONS = ("v1", "v1alpha")
-SERVICES = (
+CLIENT_SERVICES = (
     "grpc.health.v1.Health",
     "grpc.reflection.v1.ServerReflection",
     "grpc.reflection.v1alpha.ServerReflection",
@@ -23,9 +23,15 @@ SERVICES = (
 
 
 class Reflection:
-    """Answers of one version, one for each message, in order."""
+    """Answers of one version, one for each message, in order.
 
-    def __init__(self, version: str, send: Send) -> None:
+    Describes these services and what they need, nothing else that the build has: a
+    client is not told what operators can do.
+    """
+
+    def __init__(self, version: str, send: Send, services: tuple[str, ...]) -> None:
+        self._services = tuple(sorted(services))
+        self._files = _files_of(services)
         name = f"grpc.reflection.{version}.ServerReflectionResponse"
         self._response: Any = message(name)
         self._send = send
@@ -34,8 +40,17 @@ class Reflection:
         answer = self._response(valid_host=request.host)
         answer.original_request.CopyFrom(request)
         kind = request.WhichOneof("message_request")
-        fill = _ANSWERS.get(kind, _unknown)
-        fill(answer, getattr(request, kind) if kind else "")
+        asked = getattr(request, kind) if kind else ""
+        match kind:
+            case "list_services":
+                for name in self._services:
+                    answer.list_services_response.service.add(name=name)
+            case "file_by_filename":
+                self._add_file(answer, pool().FindFileByName, asked, "file")
+            case "file_containing_symbol":
+                self._add_file(answer, _file_containing, asked, "symbol")
+            case _:
+                _ANSWERS.get(kind, _unknown)(answer, asked)
         self._send(stream, answer.SerializeToString(), end=False)
 
     def half_closed(self, stream: int) -> None:
@@ -44,30 +59,37 @@ class Reflection:
     def gone(self, stream: int) -> None:
         """Nothing is kept between messages."""
 
+    def _add_file(
+        self, answer: Any, find: Callable[[str], FileDescriptor], name: str, kind: str
+    ) -> None:
+        try:
+            found = find(name)
+        except KeyError:
+            found = None
+        if found is None or found.name not in self._files:
+            _not_found(answer, f"{kind} '{name}' is not found")
+            return
+        data = [file.serialized_pb for file in _with_imports(found)]
+        answer.file_descriptor_response.file_descriptor_proto.extend(data)
 
-def reflection_methods(send: Send) -> tuple[Method, ...]:
-    """ServerReflectionInfo under both names."""
+
+def reflection_methods(
+    send: Send, services: tuple[str, ...] = CLIENT_SERVICES
+) -> tuple[Method, ...]:
+    """ServerReflectionInfo of these services, under both names."""
     return tuple(
         StreamMethod(
             f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
             message(f"grpc.reflection.{version}.ServerReflectionRequest"),
-            Reflection(version, send),
+            Reflection(version, send, services),
         )
         for version in VERSIONS
     )
 
 
-def _services(answer: Any, _: Any) -> None:
-    for name in SERVICES:
-        answer.list_services_response.service.add(name=name)
-
-
-def _by_filename(answer: Any, name: str) -> None:
-    _add_file(answer, pool().FindFileByName, name, "file")
-
-
-def _by_symbol(answer: Any, name: str) -> None:
-    _add_file(answer, _file_containing, name, "symbol")
+def _files_of(services: tuple[str, ...]) -> frozenset[str]:
+    found = (pool().FindServiceByName(name).file for name in services)
+    return frozenset(file.name for first in found for file in _with_imports(first))
 
 
 def _file_containing(symbol: str) -> FileDescriptor:
@@ -83,18 +105,6 @@ def _file_containing(symbol: str) -> FileDescriptor:
         if method not in found.methods_by_name:
             raise
         return found.file
-
-
-def _add_file(
-    answer: Any, find: Callable[[str], FileDescriptor], name: str, kind: str
-) -> None:
-    try:
-        found = find(name)
-    except KeyError:
-        _not_found(answer, f"{kind} '{name}' is not found")
-        return
-    data = [file.serialized_pb for file in _with_imports(found)]
-    answer.file_descriptor_response.file_descriptor_proto.extend(data)
 
 
 def _with_imports(file: FileDescriptor) -> list[FileDescriptor]:
@@ -129,9 +139,6 @@ def _not_found(answer: Any, text: str) -> None:
 
 
 _ANSWERS: dict[str | None, Callable[[Any, Any], None]] = {
-    "file_by_filename": _by_filename,
-    "file_containing_symbol": _by_symbol,
     "file_containing_extension": _extension,
     "all_extension_numbers_of_type": _extensions,
-    "list_services": _services,
 }

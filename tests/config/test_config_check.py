@@ -64,7 +64,7 @@ def test_tls_is_complete_and_has_a_listener() -> None:
         ("server.tls.require_client_cert", "nothing to check client certificates with")
     ]
     files = {"cert": "c", "key": "k"}
-    assert found(server={"admin_tls": files}) == [
+    assert found(server={"admin": None, "admin_tls": files}) == [
         ("server.admin_tls", "there is no admin listener")
     ]
 

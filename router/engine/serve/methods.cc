@@ -8,16 +8,20 @@ namespace router {
 
 uint32_t Methods::add(MethodInfo method) {
   const auto index = static_cast<uint32_t>(methods_.size());
-  by_path_[method.path] = index;
+  for (unsigned i = 0; i < kListenersMax; ++i) {
+    if ((method.listeners & (1 << i)) != 0) by_path_[i][method.path] = index;
+  }
   methods_.push_back(std::move(method));
   return index;
 }
 
 int Methods::find(std::string_view path, int listener) const {
-  const auto found = by_path_.find(path);
-  if (found == by_path_.end()) return -1;
-  return (methods_[found->second].listeners & listener) != 0 ? static_cast<int>(found->second)
-                                                             : -1;
+  for (unsigned i = 0; i < kListenersMax; ++i) {
+    if ((listener & (1 << i)) == 0) continue;
+    const auto found = by_path_[i].find(path);
+    if (found != by_path_[i].end()) return static_cast<int>(found->second);
+  }
+  return -1;
 }
 
 bool Methods::push(MethodEvent event) {

@@ -31,7 +31,9 @@ struct MethodEvent {
   std::string message, metadata;
 };
 
-constexpr unsigned kPoolsMax = 3;  // data, admin, feedback: none waits for another
+// Data, admin, feedback, and what operators may wait minutes for: none waits for another.
+constexpr unsigned kPoolsMax = 4;
+constexpr unsigned kListenersMax = 2;
 
 class Methods {
  public:
@@ -39,7 +41,7 @@ class Methods {
 
   // Before start only.
   uint32_t add(MethodInfo method);
-  // Index of a method served at `listener`, or -1.
+  // Index of a method served at one of these listeners (bits), or -1.
   int find(std::string_view path, int listener) const;
   const MethodInfo& info(uint32_t method) const { return methods_[method]; }
   size_t size() const { return methods_.size(); }
@@ -61,7 +63,8 @@ class Methods {
 
   uint32_t queue_max_;
   std::vector<MethodInfo> methods_;
-  std::map<std::string, uint32_t, std::less<>> by_path_;
+  // A path may be served by one method to clients and another to operators.
+  std::map<std::string, uint32_t, std::less<>> by_path_[kListenersMax];
   Queue queues_[kPoolsMax];
 };
 
