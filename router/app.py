@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router import __version__
+from router.admin.methods import Operators, Sources, operator_methods
 from router.clock import Clock, SystemClock
 from router.config.check import Checks
 from router.config.config import Config
@@ -51,9 +52,11 @@ from router.engine._engine import (
     Engine,
     EngineStopped,
     MethodEvent,
+    regex_match,
     regex_problem,
 )
 from router.feedback.desk import FeedbackDesk
+from router.lab.live import LivePlan
 from router.models.manifest import read_inputs
 from router.models.probe import Prober
 from router.models.repository import list_versions
@@ -61,7 +64,7 @@ from router.ops.feedback import feedback_methods
 from router.ops.health import Watchers, health_methods
 from router.ops.methods import Method, MethodPool, StreamMethod
 from router.ops.oip import oip_methods
-from router.ops.reflection import reflection_methods
+from router.ops.reflection import CLIENT_SERVICES, reflection_methods
 from router.plan.check_shares import check_shares
 from router.store.sqlite import SqliteLog
 from router.telemetry.counted import Counted
@@ -70,8 +73,9 @@ from router.telemetry.tape import TapeFiles, TapeReader
 
 log = logging.getLogger(__name__)
 
-# Pool 1 is the admin methods'.
-DATA_POOL, FEEDBACK_POOL = 0, 2
+# None waits for another.
+DATA_POOL, ADMIN_POOL, FEEDBACK_POOL, APPLY_POOL = range(4)
+POOLS = ("methods", "admin", "feedback", "apply")
 PULL_TIMEOUT_MS = 1_000
 
 Metrics = Callable[[], tuple[Counted, ...]]
@@ -168,7 +172,10 @@ def serve(path: str | Path) -> int:
         tape = _tape_reader(engine, config, clock)
         stack.callback(tape.stop)  # after the engine, whose last records it reads
         tape.start()
-        _serve_clients(engine, listeners, serving, watchers, desk, stack)
+        live = LivePlan(lambda: reloader.plan, regex_match)
+        operators = operator_methods(Sources(serving, live))
+        groups = _groups(engine, serving, watchers, desk, operators)
+        _serve_clients(engine, listeners, serving, groups, stack)
         _say_ready(listeners, clock, started_at)
         return lifecycle.run()
 
@@ -281,24 +288,60 @@ def _serve_ops(
         stack.callback(server.stop)
 
 
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Methods that one thread serves, on these kinds of listeners."""
+
+    pool: int
+    listeners: int
+    methods: tuple[Method, ...]
+
+
+def _groups(
+    engine: Engine,
+    serving: Serving,
+    watchers: Watchers,
+    desk: FeedbackDesk,
+    operators: Operators,
+) -> tuple[Group, ...]:
+    known = (*CLIENT_SERVICES, *operators.services)
+    both = (*oip_methods(serving, engine.snapshot), *health_methods(serving, watchers))
+    return (
+        Group(DATA_POOL, DATA | ADMIN, both),
+        Group(DATA_POOL, DATA, reflection_methods(engine.send)),
+        Group(FEEDBACK_POOL, DATA, feedback_methods(desk, engine.send)),
+        Group(ADMIN_POOL, ADMIN, reflection_methods(engine.send, known)),
+        Group(ADMIN_POOL, ADMIN, operators.quick),
+        Group(APPLY_POOL, ADMIN, operators.slow),
+    )
+
+
+def _pools(engine: Engine, groups: tuple[Group, ...]) -> list[MethodPool]:
+    """A thread for each pool that has methods."""
+    numbered: dict[int, dict[int, Method]] = {}
+    for group in groups:
+        for method in group.methods:
+            number = engine.method(
+                method.path,
+                streaming=isinstance(method, StreamMethod),
+                pool=group.pool,
+                listeners=group.listeners,
+            )
+            numbered.setdefault(group.pool, {})[number] = method
+    return [
+        MethodPool(POOLS[pool], events(engine, pool), engine.send, methods)
+        for pool, methods in numbered.items()
+    ]
+
+
 def _serve_clients(
     engine: Engine,
     listeners: Listeners,
     serving: Serving,
-    watchers: Watchers,
-    desk: FeedbackDesk,
+    groups: tuple[Group, ...],
     stack: ExitStack,
 ) -> None:
-    methods: tuple[Method, ...] = (
-        *oip_methods(serving, engine.snapshot),
-        *health_methods(serving, watchers),
-        *reflection_methods(engine.send),
-    )
-    feedback = feedback_methods(desk, engine.send)
-    pools = (
-        _pool(engine, "methods", DATA_POOL, methods, DATA | ADMIN),
-        _pool(engine, "feedback", FEEDBACK_POOL, feedback, DATA),
-    )
+    pools = _pools(engine, groups)
     for kind, opened in ((DATA, listeners.data), (ADMIN, listeners.admin)):
         for listener in opened:
             listener.listen()
@@ -310,22 +353,6 @@ def _serve_clients(
         stack.callback(pool.join)
     stack.callback(engine.stop)
     serving.start()
-
-
-def _pool(
-    engine: Engine, name: str, number: int, methods: tuple[Method, ...], where: int
-) -> MethodPool:
-    """The pool that will serve these methods on the listeners of `where`."""
-    numbered = {
-        engine.method(
-            method.path,
-            streaming=isinstance(method, StreamMethod),
-            pool=number,
-            listeners=where,
-        ): method
-        for method in methods
-    }
-    return MethodPool(name, events(engine, number), engine.send, numbered)
 
 
 def _say_ready(listeners: Listeners, clock: Clock, started_at: float) -> None:

@@ -44,7 +44,8 @@ OURS: dict[str, set[str]] = {
     "control": BELOW_CONTROL,
     "lab": {"errors", "clock", "control", "client", "models", "analysis", "engine",
             "plan", "config"},
-    "admin": {"errors", "control", "telemetry", "feedback", "lab", *MESSAGES},
+    "admin": {"errors", "control", "telemetry", "feedback", "lab", *MESSAGES,
+              "ops.methods"},  # what a method is, for every listener
     "ops": {"errors", "control", "telemetry", "feedback", "lab", *MESSAGES},
     "client": {"errors"},
     "console": {"client"},

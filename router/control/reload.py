@@ -78,6 +78,11 @@ class Reloader:
         self._file = look_at(self._path)
         self._take(config)
 
+    @property
+    def plan(self) -> Plan | None:
+        """What is published; None before the first."""
+        return self._plan
+
     def poll(self) -> bool:
         """Reload when the file has changed, else renew what is due; whether it did."""
         now = look_at(self._path, self._file)

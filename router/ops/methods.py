@@ -23,7 +23,9 @@ from router.errors import RouterError
 log = logging.getLogger(__name__)
 
 JOIN_TIMEOUT_S = 5
-PEER_IDENTITY = "x-peer-identity"  # the engine's word; what clients send of it is dropped
+PEER_IDENTITY = (
+    "x-peer-identity"  # the engine's word; what clients send of it is dropped
+)
 
 
 class Code(IntEnum):

@@ -15,6 +15,7 @@ from router._fasthash_py import (
     Regex,
     Request,
     RuleTried,
+    Table,
     TestAsked,
     UnitSource,
     find_shadows,
@@ -92,9 +93,32 @@ class Explanation:
     shadows: tuple[str, ...] = ()  # "name: version", of those that run it as well
 
 
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """A plan and the routing table it is encoded as, read back."""
+
+    plan: Plan
+    table: Table
+
+    @property
+    def revision(self) -> str:
+        """The table's, as answers carry it."""
+        return f"{self.table.revision:016x}"
+
+
 def explain(plan: Plan, asked: Asked, regex: Regex | None = None) -> Explanation:
     """Decide a request as a router with this plan would, and say how."""
-    table = read_table(encode(plan))
+    return explain_on(read_plan(plan), asked, regex)
+
+
+def read_plan(plan: Plan) -> ReadPlan:
+    """The plan with its table, for more than one question."""
+    return ReadPlan(plan, read_table(encode(plan)))
+
+
+def explain_on(read: ReadPlan, asked: Asked, regex: Regex | None = None) -> Explanation:
+    """As `explain`, on a plan whose table was read before."""
+    plan, table = read.plan, read.table
     model = next(model for model in plan.models if model.name == asked.model)
     request = Request(
         attributes=dict(asked.attributes or {}),
@@ -113,7 +137,7 @@ def explain(plan: Plan, asked: Asked, regex: Regex | None = None) -> Explanation
         rule=_rule_name(decision, tried),
         bucket=decision.bucket,
         propensity_bp=decision.propensity_bp,
-        revision=f"{table.revision:016x}",
+        revision=read.revision,
         refusal=REFUSALS.get(Outcome(decision.outcome), ""),
         has_unit=asked.unit is not None,
         tried=tuple(_explain_rule(model, rule) for rule in tried),

@@ -8,7 +8,7 @@ namespace router {
 
 uint32_t Methods::add(MethodInfo method) {
   const auto index = static_cast<uint32_t>(methods_.size());
-  for (unsigned i = 0; i < kListenersMax; ++i) {
+  for (unsigned i = 0; i < kListenerKinds; ++i) {
     if ((method.listeners & (1 << i)) != 0) by_path_[i][method.path] = index;
   }
   methods_.push_back(std::move(method));
@@ -16,7 +16,7 @@ uint32_t Methods::add(MethodInfo method) {
 }
 
 int Methods::find(std::string_view path, int listener) const {
-  for (unsigned i = 0; i < kListenersMax; ++i) {
+  for (unsigned i = 0; i < kListenerKinds; ++i) {
     if ((listener & (1 << i)) == 0) continue;
     const auto found = by_path_[i].find(path);
     if (found != by_path_[i].end()) return static_cast<int>(found->second);

@@ -33,7 +33,7 @@ struct MethodEvent {
 
 // Data, admin, feedback, and what operators may wait minutes for: none waits for another.
 constexpr unsigned kPoolsMax = 4;
-constexpr unsigned kListenersMax = 2;
+constexpr unsigned kListenerKinds = 2;
 
 class Methods {
  public:
@@ -64,7 +64,7 @@ class Methods {
   uint32_t queue_max_;
   std::vector<MethodInfo> methods_;
   // A path may be served by one method to clients and another to operators.
-  std::map<std::string, uint32_t, std::less<>> by_path_[kListenersMax];
+  std::map<std::string, uint32_t, std::less<>> by_path_[kListenerKinds];
   Queue queues_[kPoolsMax];
 };
 
