@@ -105,7 +105,7 @@ class Watched:
     counted: Sequence[Metrics]
 
 
-def serve(path: str | Path) -> int:
+def serve(path: str | Path, environment: str = "") -> int:
     """Serve a configuration until told to stop; the exit code.
 
     Raises RouterError when it cannot begin.
@@ -118,6 +118,7 @@ def serve(path: str | Path) -> int:
         regex_problem=regex_problem,
         read_inputs=read_inputs,
         find_rivals=check_shares,
+        environment=environment,
     )
     config = load_config(path, checks)
     with ExitStack() as stack:

@@ -24,6 +24,10 @@ FILE = click.argument("file", type=click.Path(dir_okay=False))
 STATE = click.option(
     "--state", metavar="PATH", help="Control log; the file's server.state if left out."
 )
+ENVIRONMENT = click.option(
+    "--environment", envvar="ROUTER_ENVIRONMENT", default="", metavar="NAME",
+    help="Which of the file's environments is meant.",
+)  # fmt: skip
 OUTPUT = click.option(
     "-o", "--output", type=click.Choice(["text", "json"]), default="text"
 )
@@ -39,35 +43,39 @@ def router() -> None:
 
 @router.command()
 @FILE
-def serve(file: str) -> int:
+@ENVIRONMENT
+def serve(file: str, environment: str) -> int:
     """Serve the models of FILE until told to stop."""
     from router.app import serve as run
 
-    return run(file) or EXIT_OK
+    return run(file, environment) or EXIT_OK
 
 
 @router.command()
 @FILE
+@ENVIRONMENT
 @click.option("--no-models", is_flag=True, help="Do not look into repositories.")
-def validate(file: str, no_models: bool) -> int:
+def validate(file: str, environment: str, no_models: bool) -> int:
     """Check FILE and report every problem in it."""
     from router.cli.show import show_valid
     from router.lab.preview import read_file
 
-    show_valid(file, read_file(file, has_models=not no_models))
+    config = read_file(file, has_models=not no_models, environment=environment)
+    show_valid(file, config)
     return EXIT_OK
 
 
 @router.command()
 @FILE
 @STATE
+@ENVIRONMENT
 @OUTPUT
-def plan(file: str, state: str | None, output: str) -> int:
+def plan(file: str, state: str | None, environment: str, output: str) -> int:
     """Show who would move if FILE took effect. Exits with 2 when anything changes."""
     from router.cli.show import show_diff, show_json
     from router.lab.preview import diff_file
 
-    found = diff_file(file, state)
+    found = diff_file(file, state, environment)
     if output == "json":
         show_json(found)
     else:
@@ -100,6 +108,19 @@ def explain(file: str, state: str | None, output: str, **asked: Any) -> int:
         show_json(found)
     else:
         show_explanation(found)
+    return EXIT_OK
+
+
+@router.command()
+@FILE
+@ENVIRONMENT
+def render(file: str, environment: str) -> int:
+    """Print FILE as it is in an environment, as JSON (which is YAML as well)."""
+    from router.cli.show import show_json
+    from router.config.load import read_bytes
+    from router.config.load import render as merged
+
+    show_json(merged(read_bytes(file), file, environment))
     return EXIT_OK
 
 

@@ -37,7 +37,8 @@ FindRivals = Callable[[Config, Mapping[str, tuple[int, ...]], frozenset[int]], F
 
 @dataclass(frozen=True, slots=True)
 class Checks:
-    """What the checks may ask the outside world; None leaves that check out."""
+    """What reading a file depends on beside it: what the checks may ask the outside
+    world (None leaves that check out), and the environment that is meant."""
 
     list_versions: ListVersions | None = None
     """The versions in a repository; raises RouterError when it cannot be read."""
@@ -50,6 +51,8 @@ class Checks:
     find_rivals: FindRivals | None = None
     """Rollouts that want the same units or are never reached: conditions are taken
     apart to find them, which is the plan's business."""
+    environment: str = ""
+    """Which of the file's `environments` is laid over the rest."""
 
 
 def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Finding]:

@@ -58,6 +58,12 @@ def config_schema() -> dict[str, Any]:
     """JSON Schema of the file, for editors."""
     schema = Config.model_json_schema(by_alias=True, mode="validation")
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    # Laid over the rest before anything is checked, so it is no part of the value.
+    schema["properties"]["environments"] = {
+        "type": "object",
+        "description": "What differs in each environment, merged by key and by name.",
+        "additionalProperties": {"type": ["object", "null"]},
+    }
     schema["title"] = "inference router configuration"
     return schema
 

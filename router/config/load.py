@@ -21,6 +21,7 @@ from pydantic import BaseModel, ValidationError
 from router.config.check import Checks, check_config
 from router.config.config import API_VERSION, Config
 from router.config.features import with_inputs
+from router.config.overlay import lay_over
 from router.config.problems import Finding, Known, Path, from_schema, locate, path_text
 from router.errors import ConfigError, Problem
 
@@ -88,18 +89,23 @@ class _Open:
 
 def load_config(path: str | FilePath, checks: Checks = NO_CHECKS) -> Config:
     """The configuration in a file; ConfigError with every problem if it has any."""
+    return read_config(read_bytes(path), str(path), checks)
+
+
+def read_bytes(path: str | FilePath) -> bytes:
+    """A file's bytes, one more than are allowed at most."""
     try:
         with open(path, "rb") as opened:
-            data = opened.read(SIZE_MAX + 1)
+            return opened.read(SIZE_MAX + 1)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError((Problem(str(path), 0, "(file)", reason),)) from None
-    return read_config(data, str(path), checks)
 
 
 def read_config(data: bytes | str, file: str, checks: Checks = NO_CHECKS) -> Config:
     """The configuration in a text; ConfigError with every problem if it has any."""
     document = parse_document(data, file)
+    _lay_over(document, checks.environment)
     config, value, origin = _validate(document)
     if config is not None:
         config = with_inputs(config, checks.list_versions, checks.read_inputs)
@@ -113,6 +119,24 @@ def read_config(data: bytes | str, file: str, checks: Checks = NO_CHECKS) -> Con
         raise ConfigError(document.problems())
     assert config is not None
     return config
+
+
+def _lay_over(document: Document, environment: str) -> None:
+    """Make the document what it is in an environment."""
+    if not isinstance(document.value, dict):
+        return
+    merged = lay_over(document.value, document.lines, environment)
+    document.findings += merged.findings
+    document.value, document.lines = merged.value, merged.lines
+
+
+def render(data: bytes | str, file: str, environment: str) -> Any:
+    """The plain values of a file in an environment, not checked any further."""
+    document = parse_document(data, file)
+    _lay_over(document, environment)
+    if document.findings:
+        raise ConfigError(document.problems())
+    return document.value
 
 
 def read_mapping(data: bytes | str, file: str, model: type[Read]) -> Read:

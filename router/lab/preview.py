@@ -36,30 +36,42 @@ class Preview:
     applied: Plan | None
 
 
-def read_file(path: str, *, has_models: bool = True) -> Config:
+def read_file(path: str, *, has_models: bool = True, environment: str = "") -> Config:
     """A checked configuration. ConfigError has every problem of it.
 
     Without the models at hand, versions and certificates are not looked up.
     """
     if not has_models:
-        return load_config(path, Checks(None, regex_problem, find_rivals=check_shares))
+        return load_config(
+            path,
+            Checks(
+                None, regex_problem, find_rivals=check_shares, environment=environment
+            ),
+        )
     checks = Checks(
-        list_versions, regex_problem, tls_problem, read_inputs, check_shares
+        list_versions,
+        regex_problem,
+        tls_problem,
+        read_inputs,
+        check_shares,
+        environment,
     )
     return load_config(path, checks)
 
 
-def preview(path: str, state_path: str | None = None) -> Preview:
+def preview(path: str, state_path: str | None = None, environment: str = "") -> Preview:
     """What applying the file would lead to, given the control log it names."""
-    config = read_file(path)
+    config = read_file(path, environment=environment)
     state = read_state(state_path or config.server.state, SystemClock())
     new = compile_plan(config, state.states(list_models(config)))
     return Preview(config, state, new, applied_plan(state))
 
 
-def diff_file(path: str, state_path: str | None = None) -> PlanDiff:
+def diff_file(
+    path: str, state_path: str | None = None, environment: str = ""
+) -> PlanDiff:
     """Who would move."""
-    seen = preview(path, state_path)
+    seen = preview(path, state_path, environment)
     config, clock = seen.config, SystemClock()
     scopes = scopes_of(config, seen.state.states(list_models(config)))
     load = Load()  # run times are known to a router that has run the versions
