@@ -10,7 +10,7 @@ the schema is reported, left out, and the rest is looked at as if it had not bee
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from router.config.config import API_VERSION, Config
 from router.config.features import with_inputs
 from router.config.overlay import lay_over
 from router.config.problems import Finding, Known, Path, from_schema, locate, path_text
+from router.config.qwak import Lines, Translated, translate
 from router.errors import ConfigError, Problem
 
 SIZE_MAX = 1024 * 1024
@@ -119,6 +120,17 @@ def read_config(data: bytes | str, file: str, checks: Checks = NO_CHECKS) -> Con
         raise ConfigError(document.problems())
     assert config is not None
     return config
+
+
+def read_qwak(
+    data: bytes | str, file: str, model: str, variations: Mapping[str, int]
+) -> Translated:
+    """A file of Qwak's as audiences and routes of ours; ConfigError if it has
+    problems."""
+    document = parse_document(data, file)
+    if document.findings:
+        raise ConfigError(document.problems())
+    return translate(document.value, Lines(file, document.lines), model, variations)
 
 
 def _lay_over(document: Document, environment: str) -> None:

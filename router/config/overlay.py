@@ -137,11 +137,10 @@ def _names(value: Any) -> list[str] | None:
     """The names of a list's members, if all of them have one of their own."""
     if not isinstance(value, list) or not value:
         return None
-    names = [
-        member.get("name") if isinstance(member, dict) else None for member in value
-    ]
-    is_named = all(isinstance(name, str) for name in names)
-    return names if is_named and len(set(names)) == len(names) else None
+    named = [member for member in value if isinstance(member, dict)]
+    names = [str(member["name"]) for member in named if "name" in member]
+    is_complete = len(names) == len(value)
+    return names if is_complete and len(set(names)) == len(names) else None
 
 
 def _by_name(over: _At) -> dict[str, _At | None] | None:

@@ -72,7 +72,7 @@ def test_equal_meaning_is_one_revision() -> None:
 
 def test_the_schema_names_every_section() -> None:
     schema = config_schema()
-    assert set(schema["properties"]) == set(Config.model_fields)
+    assert set(schema["properties"]) == {*Config.model_fields, "environments"}
     assert schema["additionalProperties"] is False
 
 
