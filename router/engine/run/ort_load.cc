@@ -192,6 +192,7 @@ std::string make_options(OptionsOwner* owner, const Options& options, OrtVersion
   uint32_t threads = 1;
   std::string why;
   if (!option_number(options, "intra_op_threads", 1024, &threads, &why)) return why;
+  version->intra_op_threads = threads;
   why = runtime->take_error(ort::create_session_options(table, &owner->get));
   auto then = [&](ort::Status* status) {
     std::string next = runtime->take_error(status);

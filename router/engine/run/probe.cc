@@ -32,29 +32,6 @@ uint16_t half_of(double value, bool is_brain) {
                                    : sign | ((magnitude - 0x38000000) >> 13));
 }
 
-double number_at(const TensorView& tensor, uint64_t i) {
-  const char* at = tensor.bytes.data() + i * datatype_size(tensor.type);
-  if (tensor.type == DataType::fp64) {
-    double value;
-    std::memcpy(&value, at, sizeof value);
-    return value;
-  }
-  uint32_t bits = 0;
-  float value;
-  std::memcpy(&bits, at, datatype_size(tensor.type));
-  if (tensor.type == DataType::bf16) bits <<= 16;
-  if (tensor.type == DataType::fp16) {
-    const int exponent = static_cast<int>(bits >> 10 & 31);
-    const double fraction = bits & 1023;
-    const double sign = (bits & 0x8000) != 0 ? -1 : 1;
-    if (exponent == 31) return fraction == 0 ? sign * INFINITY : NAN;
-    return sign * (exponent == 0 ? std::ldexp(fraction, -24)
-                                 : std::ldexp(fraction + 1024, exponent - 25));
-  }
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 // How far sums taken in another order may drift, relative to the largest value of the
 // output; 0: exact.
 double tolerance_of(DataType type) {

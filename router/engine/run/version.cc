@@ -289,6 +289,8 @@ RunScope::~RunScope() {
   batch_->finished_ns = clock_ns();
   const int64_t run_ns = batch_->finished_ns - batch_->started_ns;
   if (cpu_from_ >= 0) batch_->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - cpu_from_;
+  // How long a run takes that waits for everybody else says nothing about one that serves.
+  if (batch_->is_shadow) return;
   auto add = [](std::atomic<uint64_t>& counter, int64_t amount) {
     counter.fetch_add(static_cast<uint64_t>(amount), std::memory_order_relaxed);
   };
@@ -378,7 +380,7 @@ void fail_attempts(Version* version, Batch* batch, Attempt* const* attempts, siz
                                                           " version " +
                                                           std::to_string(version->number) +
                                                           " failed");
-      version->counters.failures.fetch_add(1, std::memory_order_relaxed);
+      if (!batch->is_shadow) version->counters.failures.fetch_add(1, std::memory_order_relaxed);
     }
   }
   version->note_failure(was_terminated ? "terminated: " + detail : detail);

@@ -39,7 +39,7 @@ enum class Batching : uint8_t { off, automatic, sizes };
 // Everything a load needs, as key/value text from the control plane (see load.cc):
 // kind=ort|upstream|scripted, library (path of libonnxruntime.so), bytes are passed beside.
 // providers=name[,name...], provider.<name>.<option>=value, intra_op_threads, batching,
-// batch_sizes, batch_rows_max, concurrency, max_queue_delay_us, script (scripted only).
+// shadow=1 (a session of its own for shadows; the engine's), batch_sizes, batch_rows_max, concurrency, max_queue_delay_us, script (scripted only).
 // An upstream: targets=host:port[,unix:path...], upstream_model, upstream_version, platform,
 // input.<i> and output.<i>=name|DATATYPE|d0,d1, connections (for each loop and address),
 // in_flight, connect_timeout_ms; tls=1 with tls_name, and PEM in tls_ca, tls_cert, tls_key.
@@ -107,6 +107,7 @@ struct Batch {
   std::atomic<bool> was_terminated{false};
   void* loop = nullptr;            // where the finished batch is posted
   void* sent = nullptr;            // of an upstream version: what its loop knows of it
+  bool is_shadow = false;          // its runs are not counted as the version's
   Batch* next = nullptr;
 };
 
@@ -137,6 +138,7 @@ class Version {
   std::vector<std::string> warnings;   // hidden outputs, provider fallback, failed probe
   uint64_t memory_bytes = 0;     // measured growth at load: model and arena
   uint32_t concurrency = 1;
+  uint32_t intra_op_threads = 1;
   uint32_t max_queue_delay_us = 0;
   bool may_batch = false;        // rows proved independent, or sizes were given
   std::vector<uint32_t> batch_sizes;   // empty: any number of rows

@@ -11,6 +11,7 @@
 
 #include "engine.h"
 #include "serve/generator.h"
+#include "serve/json.h"
 #include "serve/plane.h"
 
 struct engine {

@@ -24,24 +24,6 @@ bool all_finite(ByteView bytes, uint64_t elements) {
   return sum == T(0);
 }
 
-double number_at(const TensorView& tensor, uint64_t index) {
-  switch (tensor.type) {
-    case DataType::fp32: return element_at<float>(tensor.bytes, index);
-    case DataType::fp64: return element_at<double>(tensor.bytes, index);
-    case DataType::int64: return static_cast<double>(element_at<int64_t>(tensor.bytes, index));
-    case DataType::int32: return element_at<int32_t>(tensor.bytes, index);
-    case DataType::int16: return element_at<int16_t>(tensor.bytes, index);
-    case DataType::int8: return element_at<int8_t>(tensor.bytes, index);
-    case DataType::uint64:
-      return static_cast<double>(element_at<uint64_t>(tensor.bytes, index));
-    case DataType::uint32: return element_at<uint32_t>(tensor.bytes, index);
-    case DataType::uint16: return element_at<uint16_t>(tensor.bytes, index);
-    case DataType::uint8:
-    case DataType::boolean: return element_at<uint8_t>(tensor.bytes, index);
-    default: return std::numeric_limits<double>::quiet_NaN();
-  }
-}
-
 bool is_finite(const TensorView& tensor) {
   if (tensor.type == DataType::fp32) return all_finite<float>(tensor.bytes, tensor.elements);
   if (tensor.type == DataType::fp64) return all_finite<double>(tensor.bytes, tensor.elements);

@@ -67,6 +67,8 @@ struct Exchange {
   }
 };
 
+struct Shadowed;
+
 constexpr unsigned kAttemptsMax = 2;  // the routed one, and stable as its fallback
 constexpr uint32_t kNoTimer = UINT32_MAX;
 
@@ -89,6 +91,7 @@ struct Call {
   int64_t fallback_ns = INT64_MAX;        // when stable is tried as well
   uint64_t unit_tag = 0;                  // keyed, for the prediction id
   uint64_t place = 0;                     // in its stream's order of requests
+  Shadowed* shadowed = nullptr;           // shadows that are to run it too
   uint32_t assigned = 0;                  // global index of the variant that was drawn
   const LoopFirst* first = nullptr;       // where its first events count; null: nowhere
   bool is_sticky = false;                 // it has a unit of its own

@@ -13,6 +13,7 @@
 #include "_fasthash.h"
 #include "serve/methods.h"
 #include "serve/options.h"
+#include "serve/shadow.h"
 #include "serve/table.h"
 #include "watch/cells.h"
 #include "watch/firsts.h"
@@ -77,6 +78,8 @@ struct Core {
   TlsSlot tls[2];                   // by listener, data first
   Methods methods;
   std::unique_ptr<Executors> executors;
+  // Made before the first table with shadows is published; that publishes it too.
+  std::unique_ptr<ShadowLanes> lanes;
   // The current table. Release by publish, acquire by loops: a loop that sees the pointer
   // sees the table behind it.
   std::atomic<LiveTable*> table{nullptr};

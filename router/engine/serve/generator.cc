@@ -15,7 +15,8 @@
 #include <map>
 #include <memory>
 
-#include "serve/plane.h"
+#include "serve/json.h"
+#include "serve/loop.h"
 #include "watch/histogram.h"
 #include "wire/client_conn.h"
 #include "wire/protobuf.h"

@@ -407,6 +407,7 @@ void Loop::housekeep() {
     if (!item.first->is_dead) keep_connection(item.first);
   }
   upstreams_->housekeep(now_ns_, tables_);
+  if (!shadow_sent_.empty()) cancel_late_shadows();
   write_dirty();
 }
 

@@ -16,6 +16,7 @@
 #include "serve/call.h"
 #include "serve/context.h"
 #include "serve/core.h"
+#include "serve/shadow.h"
 #include "serve/timers.h"
 #include "serve/upstream.h"
 #include "wire/tls.h"
@@ -63,6 +64,10 @@ class Loop {
   void wake() { mailbox_.wake(); }
   Tape& tape() { return *core_->tapes[index_]; }  // the loop's thread only
 
+  // A lane gives a shadow's work back; it wakes the loop when it has nothing else to do.
+  void give_back(ShadowWork* work);
+  bool has_returned() const { return returned_.load(std::memory_order_relaxed) != nullptr; }
+
   uint32_t connection_count() const { return connection_count_.load(std::memory_order_relaxed); }
   // The oldest table generation this loop may still read. Release after the last read of an
   // older table, acquire by the reaper, which may then free it.
@@ -92,6 +97,18 @@ class Loop {
   void finish_batch(Batch* batch);
   void send_upstream();
   void finish_upstream();
+
+  // shadow.cc
+  void take_shadows(Call* call, const fh_request& request);
+  void start_shadows(Call* call, unsigned served);
+  void forget_shadows(Call* call);
+  void send_shadows();
+  void finish_shadows();
+  void finish_shadow(ShadowWork* work);
+  void finish_sent_shadow(Batch* batch);
+  void cancel_late_shadows();
+  ShadowWork* add_shadow(Shadowed* of, const LiveShadow* shadow, bool is_noise);
+  void release_shadow(ShadowWork* work);
 
   // exchange.cc
   void on_event(Connection* connection, Event* event);
@@ -200,6 +217,15 @@ class Loop {
   std::vector<std::unique_ptr<Batch>> batch_store_;
   std::vector<Batch*> free_batches_;
   uint64_t exchanges_open_ = 0;
+  // Release by a lane, acquire by the loop: a work is seen with all that the lane found.
+  std::atomic<ShadowWork*> returned_{nullptr};
+  std::vector<Shadowed*> shadow_due_;    // answered in this turn
+  std::vector<ShadowWork*> shadow_sent_; // to other servers
+  uint64_t shadow_bytes_ = 0;            // of bodies and answers that shadows hold
+  std::vector<std::unique_ptr<Shadowed>> shadowed_store_;
+  std::vector<Shadowed*> free_shadowed_;
+  std::vector<std::unique_ptr<ShadowWork>> work_store_;
+  std::vector<ShadowWork*> free_works_;
   // Calls answered since the last observation, and when.
   struct Answered {
     StageHistograms* stages;

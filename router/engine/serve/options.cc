@@ -56,6 +56,11 @@ std::string EngineOptions::set(const std::string& key, const std::string& value)
   if (key == "age_grace_ms") return take(&age_grace_ns, 1, 86'400'000, kMs);
   if (key == "method_queue_max") return take(&method_queue_max, 1, 1 << 20, 1);
   if (key == "tape_bits") return take(&tape_bits, 10, 30, 1);
+  if (key == "shadow_threads") return take(&shadow_threads, 1, 64, 1);
+  if (key == "shadow_queue") return take(&shadow_queue, 1, 1 << 20, 1);
+  if (key == "shadow_bytes_max") return take(&shadow_bytes_max, 0, 1024 * kGiB, 1);
+  if (key == "shadow_wait_ms") return take(&shadow_wait_ns, 1, 600'000, kMs);
+  if (key == "shadow_noise_bp") return take(&shadow_noise_bp, 0, 10'000, 1);
   if (key == "stream_calls_max") return take(&stream_calls_max, 1, 1 << 20, 1);
   return key + ": unknown option";
 }

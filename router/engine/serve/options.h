@@ -27,6 +27,11 @@ struct EngineOptions {
   int64_t age_grace_ns = 30'000'000'000;
   uint32_t method_queue_max = 1024;
   uint32_t tape_bits = 20;          // a loop's ring holds 2^this bytes
+  uint32_t shadow_threads = 1;
+  uint32_t shadow_queue = 256;            // requests that may wait for one shadow, each loop
+  uint64_t shadow_bytes_max = 64 << 20;   // of bodies and answers that wait, over all loops
+  int64_t shadow_wait_ns = 2'000'000'000; // for its turn, and then for its run
+  uint32_t shadow_noise_bp = 100;         // of the pairs: stable beside stable
   uint32_t stream_calls_max = 256;  // calls in flight on one ModelStreamInfer stream
 
   // Returns what is wrong, empty when the option was taken.

@@ -68,6 +68,7 @@ void Loop::answer(Call* call, unsigned served, const Judgement& judgement) {
   stages.stages[static_cast<unsigned>(Stage::decode)].observe(call->decoded_ns -
                                                               call->received_ns);
   answered_.push_back({&stages, call->received_ns});
+  if (call->shadowed != nullptr) start_shadows(call, served);
   settle(call, Code::ok);
 }
 
@@ -209,6 +210,7 @@ void Loop::release_call(Call* call) {
     attempt.outputs.clear();
     attempt.result = ResultRef();
   }
+  if (call->shadowed != nullptr) forget_shadows(call);
   call->body = BodyRef();
   if (call->table != nullptr) release_table(call->table);
   call->table = nullptr;

@@ -11,6 +11,7 @@ namespace router {
 namespace {
 
 constexpr auto kReapInterval = std::chrono::milliseconds(20);
+constexpr auto kWatchInterval = std::chrono::milliseconds(100);  // of shadows' runs
 constexpr int64_t kCutOffNs = 2'000'000'000;
 
 void post_finished(Batch* batch) {
@@ -30,17 +31,27 @@ Engine::~Engine() { stop(); }
 std::string Engine::load(const std::string& model, uint32_t number, ByteView bytes,
                          const Options& options, std::string* report) {
   std::unique_ptr<Version> loaded;
-  std::string problem = load_version(model, number, bytes, options, &loaded);
+  std::string problem;
+  const auto load = [&] { problem = load_version(model, number, bytes, options, &loaded); };
+  const auto load_nicely = [&] {
+    ShadowLanes::be_nice();
+    load();
+  };
+  // The threads a session makes inherit the priority of the one that makes it.
+  const bool is_beside = std::find(options.begin(), options.end(),
+                                   Options::value_type{"shadow", "1"}) != options.end();
+  is_beside ? std::thread(load_nicely).join() : load();
   if (!problem.empty()) return problem;
   *report = describe_version(*loaded);
   if (loaded->upstream != nullptr) resolver_.watch(loaded->upstream->endpoints);
   std::lock_guard<std::mutex> lock(mutex_);
-  versions_[{model, number}] = std::move(loaded);
+  (is_beside ? beside_ : versions_)[{model, number}] = std::move(loaded);
   return {};
 }
 
 std::string Engine::unload(const std::string& model, uint32_t number) {
-  std::shared_ptr<Version> last;  // freed after the lock, if no table holds it
+  // Freed after the lock, if no table holds them.
+  std::shared_ptr<Version> last, beside;
   std::lock_guard<std::mutex> lock(mutex_);
   const auto found = versions_.find({model, number});
   if (found == versions_.end()) {
@@ -48,6 +59,10 @@ std::string Engine::unload(const std::string& model, uint32_t number) {
   }
   last = std::move(found->second);
   versions_.erase(found);
+  const auto other = beside_.find({model, number});
+  if (other == beside_.end()) return {};
+  beside = std::move(other->second);
+  beside_.erase(other);
   return {};
 }
 
@@ -57,8 +72,12 @@ std::string Engine::publish(ByteView bytes) {
     if (is_stopped_) return "the engine has stopped";
     std::unique_ptr<LiveTable> table;
     std::string problem =
-        resolve_table(bytes, *core_.kernel, versions_, &core_.cells, &core_.scopes, &table);
+        resolve_table(bytes, *core_.kernel, {versions_, beside_}, &core_.cells,
+                      &core_.scopes, &table);
     if (!problem.empty()) return problem;
+    if (!table->shadows.empty() && core_.lanes == nullptr) {
+      core_.lanes = std::make_unique<ShadowLanes>(core_.options);
+    }
     core_.scopes.published(++generation_);
     table->generation = generation_;
     core_.table.store(table.get(), std::memory_order_release);
@@ -106,8 +125,11 @@ std::string Engine::start() {
 void Engine::reap() {
   std::unique_lock<std::mutex> lock(mutex_);
   while (!is_stopped_) {
+    if (core_.lanes != nullptr) core_.lanes->watch(monotonic_ns());
     if (tables_.size() > 1) {
       retired_.wait_for(lock, kReapInterval);
+    } else if (core_.lanes != nullptr) {
+      retired_.wait_for(lock, kWatchInterval);
     } else {
       retired_.wait(lock);
     }
@@ -202,7 +224,8 @@ void Engine::stop() {
   if (reaper_.joinable()) reaper_.join();
   // Executors first: they post to loops, whose mailboxes must still be there. What a hung
   // executor holds is left to the process's end, with its version.
-  const bool has_hung = core_.executors->running() != 0;
+  bool has_hung = core_.executors->running() != 0;
+  if (core_.lanes != nullptr && !core_.lanes->stop()) has_hung = true;
   core_.executors.reset();
   if (has_hung && core_.table.load() != nullptr) {
     for (auto& table : tables_) [[maybe_unused]] LiveTable* left = table.release();

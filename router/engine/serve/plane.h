@@ -53,6 +53,7 @@ class Engine {
   std::mutex sending_;               // is_closed_; apart, as a publish takes its time
   bool is_closed_ = false;           // the loops are going: nothing is posted to them
   VersionMap versions_;
+  VersionMap beside_;                // loaded with shadow=1: sessions of their own
   std::vector<std::unique_ptr<LiveTable>> tables_;  // the current one last
   uint64_t generation_ = 0;
   std::atomic<uint32_t> next_loop_{0};
@@ -62,6 +63,7 @@ class Engine {
 
 // Parts of a snapshot (snapshot_firsts.cc).
 void write_histogram(Json* json, const std::vector<const Histogram*>& parts);
+void write_shadows(Json* json, const Core& core);  // snapshot_shadow.cc
 void write_firsts(Json* json, const ScopeRegistry& scopes);
 // JSON text of a version for load reports and snapshots (snapshot.cc).
 std::string describe_version(const Version& version);

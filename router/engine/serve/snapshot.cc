@@ -382,6 +382,7 @@ std::string Engine::snapshot() const {
   write_variants(&json, core_);
   write_upstreams(&json, core_);
   write_routed(&json, core_);
+  write_shadows(&json, core_);
   write_tape(&json, core_);
   write_firsts(&json, core_.scopes);
   std::map<VersionKey, VersionTotals> totals;

@@ -106,6 +106,45 @@ void group_variants(const fh_model& model, LiveTable* table) {
   }
 }
 
+// What may run at the lowest priority: a session of its own, else the one that serves. The
+// threads of a session with several have its priority and would take the shadow's runs.
+std::shared_ptr<Version> find_beside(const VersionMap& beside, const std::string& model,
+                                     uint32_t version, std::shared_ptr<Version> served) {
+  const auto found = beside.find({model, version});
+  if (found != beside.end()) return found->second;
+  return served != nullptr && served->intra_op_threads > 1 ? nullptr : served;
+}
+
+std::string resolve_shadows(const VersionMap& beside, CellRegistry* cells,
+                            const fh_model& model, LiveTable* table) {
+  const std::string name = name_of(*table, model.name);
+  const auto resolve = [&](uint32_t index) {
+    const auto& variant = table->view.variants[index];
+    return find_beside(beside, name, variant.version, table->versions[index]);
+  };
+  for (uint32_t i = 0; i < model.shadow_count; ++i) {
+    const fh_shadow& shadow = table->view.shadows[model.shadow_first + i];
+    const uint32_t index = model.variant_first + shadow.variant;
+    const fh_variant& variant = table->view.variants[index];
+    LiveShadow& live = table->shadows[model.shadow_first + i];
+    live.entry = cells->shadow(name, name_of(*table, shadow.name),
+                               name_of(*table, variant.name), variant.version,
+                               model.output_kind);
+    live.spec = {table->text(model.output_tensor), model.output_kind, model.output_index,
+                 model.output_threshold, shadow.tolerance_abs, shadow.tolerance_rel,
+                 shadow.top_k};
+    if (table->versions[index] == nullptr) continue;
+    live.version = resolve(index);
+    live.stable = resolve(model.variant_first + model.stable);
+    if (live.version == nullptr) {
+      return "model '" + name + "' version " + std::to_string(variant.version) +
+             " runs on several threads: as a shadow it needs a session of its own, loaded "
+             "with shadow=1";
+    }
+  }
+  return {};
+}
+
 std::string compile_regexes(LiveTable* table) {
   RE2::Options options;
   options.set_log_errors(false);
@@ -139,7 +178,7 @@ uint32_t LiveTable::find_model(std::string_view name) const {
 }
 
 std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
-                          const VersionMap& versions, CellRegistry* cells,
+                          const LoadedVersions& loaded, CellRegistry* cells,
                           ScopeRegistry* scopes, std::unique_ptr<LiveTable>* out) {
   auto table = std::make_unique<LiveTable>();
   table->words = std::make_unique<uint64_t[]>(bytes.size() / 8 + 1);
@@ -157,19 +196,22 @@ std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
   table->compared_with.resize(header.variants.count);
   table->routes.resize(header.cell_count);
   table->firsts.resize(header.cell_count);
+  table->shadows.resize(header.shadows.count);
   table->annotations.resize(header.cell_count);
   const auto hash = [&](fh_text at) {
     return static_cast<uint32_t>(kernel.xxh64(data + at.offset, at.length, 0));
   };
   for (uint32_t i = 0; i < header.models.count; ++i) {
     const fh_model& model = table->view.models[i];
-    std::string problem = resolve_versions(versions, cells, model, table.get());
+    std::string problem = resolve_versions(loaded.served, cells, model, table.get());
     if (!problem.empty()) return problem;
     resolve_routes(cells, model, table.get());
     resolve_firsts(scopes, model, table.get());
     table->refused.push_back(cells->variant(name_of(*table, model.name), "", 0));
     table->model_hashes.push_back(hash(model.name));
     group_variants(model, table.get());
+    problem = resolve_shadows(loaded.beside, cells, model, table.get());
+    if (!problem.empty()) return problem;
   }
   for (uint32_t i = 0; i < header.rules.count; ++i) {
     table->rule_hashes.push_back(hash(table->view.rules[i].name));

@@ -35,6 +35,14 @@ struct LiveFirst {
   uint32_t rule = 0;
 };
 
+// A shadow of a table: whom it counts for, what it runs, how its answers are compared.
+struct LiveShadow {
+  ShadowEntry* entry = nullptr;
+  std::shared_ptr<Version> version;
+  std::shared_ptr<Version> stable;    // for the noise floor; null: it may not run beside
+  CompareSpec spec;
+};
+
 struct LiveTable {
   uint64_t generation = 0;
   std::unique_ptr<uint64_t[]> words;  // the table's bytes, 8-aligned
@@ -45,6 +53,7 @@ struct LiveTable {
   std::vector<VariantEntry*> refused;              // by model: no variant was chosen
   std::vector<RouteEntry*> routes;                 // by cell
   std::vector<LiveFirst> firsts;                   // by cell; no scope: nothing counts
+  std::vector<LiveShadow> shadows;                 // by global shadow; disabled: no version
   std::vector<std::string> annotations;  // by cell: what its answers say, encoded
   std::vector<std::unique_ptr<re2::RE2>> regexes;
   std::vector<MintKey> keys;
@@ -58,9 +67,14 @@ struct LiveTable {
   uint32_t find_model(std::string_view name) const;
 };
 
+struct LoadedVersions {
+  const VersionMap& served;
+  const VersionMap& beside;  // sessions of their own for shadows
+};
+
 // Checks and resolves; returns what is wrong, or empty with `out` set.
 std::string resolve_table(ByteView bytes, const fh_kernel_api& kernel,
-                          const VersionMap& versions, CellRegistry* cells,
+                          const LoadedVersions& loaded, CellRegistry* cells,
                           ScopeRegistry* scopes, std::unique_ptr<LiveTable>* out);
 
 struct LoopVariant {

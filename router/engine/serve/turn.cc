@@ -40,6 +40,7 @@ void Loop::turn() {
   wait();  // fills ready_ and now_ns_
   take_table();
   turn_load_ns_ = 0;
+  if (returned_.load(std::memory_order_relaxed) != nullptr) finish_shadows();
   if (has_mail_) {
     mailbox_.take(&letters_);
     for (Letter& letter : letters_) on_letter(&letter);
@@ -55,6 +56,7 @@ void Loop::turn() {
   run_pending();  // fallbacks the timers started
   send_upstream();
   write_dirty();
+  if (!shadow_due_.empty()) send_shadows();
   housekeep();
   sweep();
   wake_local_callers();
@@ -159,7 +161,7 @@ Status Loop::route_call(Call* call) {
   wanted.unit = reinterpret_cast<const uint8_t*>(unit.bytes.data());
   wanted.unit_length = unit.bytes.size();
   wanted.unit_source = unit.source;
-  if (unit.source == FH_UNIT_NONE) wanted.random = draw_random();
+  if (unit.source == FH_UNIT_NONE || model.shadow_count != 0) wanted.random = draw_random();
   wanted.slots = scratch_.slots;
   wanted.regex = match_regex;
   wanted.regex_context = &table;
@@ -192,6 +194,7 @@ Status Loop::route_call(Call* call) {
     call->unit_tag = table.keys[0].tag_unit(unit.bytes);
   }
   call->assigned = model.variant_first + call->decision.variant;
+  if (model.shadow_count != 0) take_shadows(call, wanted);
   const uint32_t stable = model.variant_first + model.stable;
   VariantCells* cells = call->table->variants[call->assigned].cells;
   if (call->assigned != stable && may_fall_back(*call) && !cells->breaker.allows(now_ns_)) {
@@ -345,6 +348,7 @@ void Loop::finish_upstream() {
 }
 
 void Loop::finish_batch(Batch* batch) {
+  if (batch->is_shadow) return finish_sent_shadow(batch);
   observe_batch(*batch);
   for (Attempt* attempt : batch->attempts) {
     auto* call = static_cast<Call*>(attempt->owner);

@@ -140,20 +140,24 @@ void Upstreams::transmit(Sent* sent, int64_t now_ns) {
 
 bool Upstreams::start(Sent* sent, Link* link, int64_t now_ns) {
   const Attempt& attempt = *sent->batch->attempts[0];
-  const auto* call = static_cast<const Call*>(attempt.owner);
+  // A shadow's request has no client any more, whose metadata could be passed on.
+  const bool is_shadow = sent->batch->is_shadow;
+  const auto* call = is_shadow ? nullptr : static_cast<const Call*>(attempt.owner);
   char timeout[16];
   CallField fields[1 + std::size(kCarried)];
   size_t count = 0;
   fields[count++] = {"grpc-timeout", timeout_text(attempt.deadline_ns - now_ns, timeout)};
   size_t metadata_count = 0;
-  const HeaderField* metadata = call->exchange->metadata(&metadata_count);
+  const HeaderField* metadata =
+      is_shadow ? nullptr : call->exchange->metadata(&metadata_count);
   for (const std::string_view name : kCarried) {
     const auto* found = std::find_if(metadata, metadata + metadata_count,
                                      [&](const HeaderField& each) { return each.name == name; });
     if (found != metadata + metadata_count) fields[count++] = {name, found->value};
   }
   frame_.clear();
-  write_upstream_frame(call->body.view(), *sent->pool->upstream, &frame_);
+  write_upstream_frame(is_shadow ? shadow_body(attempt) : call->body.view(),
+                       *sent->pool->upstream, &frame_);
   sent->link = link;
   sent->sends = link->sends;
   sent->id = link->wire.start(sent->pool->infer[link->peer->endpoint], fields, count,
@@ -297,9 +301,11 @@ void Upstreams::finish(Sent* sent, int64_t now_ns) {
   Batch* batch = sent->batch;
   VersionCounters& counters = batch->version->counters;
   const int64_t run_ns = now_ns - batch->started_ns;
-  counters.runs.fetch_add(1, std::memory_order_relaxed);
-  counters.rows.fetch_add(batch->rows, std::memory_order_relaxed);
-  counters.run_ns.fetch_add(static_cast<uint64_t>(run_ns), std::memory_order_relaxed);
+  if (!batch->is_shadow) {
+    counters.runs.fetch_add(1, std::memory_order_relaxed);
+    counters.rows.fetch_add(batch->rows, std::memory_order_relaxed);
+    counters.run_ns.fetch_add(static_cast<uint64_t>(run_ns), std::memory_order_relaxed);
+  }
   batch->finished_ns = now_ns;
   --sent->pool->in_flight;
   batch->sent = nullptr;

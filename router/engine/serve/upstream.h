@@ -19,6 +19,8 @@
 
 namespace router {
 
+ByteView shadow_body(const Attempt& attempt);  // of a shadow's (shadow.cc)
+
 struct Link;
 struct Peer;
 struct Pool;

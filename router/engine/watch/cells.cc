@@ -109,6 +109,33 @@ TargetEntry* CellRegistry::target(const std::string& model, uint32_t version,
   return entry.get();
 }
 
+ShadowEntry* CellRegistry::shadow(const std::string& model, const std::string& shadow,
+                                  const std::string& variant, uint32_t version,
+                                  uint8_t kind) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const auto ordinal = static_cast<unsigned>(shadows_.size());
+  auto& entry = shadows_[{model, shadow, variant, version, kind}];
+  if (entry == nullptr) {
+    entry = std::make_unique<ShadowEntry>();
+    entry->model = model;
+    entry->shadow = shadow;
+    entry->variant = variant;
+    entry->version = version;
+    entry->kind = kind;
+    entry->ordinal = ordinal;
+    for (unsigned i = 0; i < loops_; ++i) {
+      entry->loops.push_back(std::make_unique<ShadowCells>());
+    }
+  }
+  return entry.get();
+}
+
+const char* shadow_drop_name(ShadowDrop why) {
+  constexpr const char* kNames[kShadowDrops] = {"full",  "memory",     "late",
+                                                "stuck", "unanswered", "draining"};
+  return kNames[static_cast<unsigned>(why)];
+}
+
 const char* sending_name(Sending outcome) {
   constexpr const char* kNames[kSendingCount] = {"answered", "refused",   "failed", "lost",
                                                  "late",     "cancelled", "resent"};

@@ -16,6 +16,7 @@
 
 #include "_fasthash.h"
 #include "base/status.h"
+#include "watch/compare.h"
 #include "watch/histogram.h"
 
 namespace router {
@@ -99,6 +100,37 @@ struct TargetEntry {
   std::vector<std::unique_ptr<TargetCells>> loops;
 };
 
+// Why a shadow did not run a request it was to run.
+enum class ShadowDrop : uint8_t {
+  full,        // its queue was
+  memory,      // bodies and answers that wait for shadows hold all they may
+  late,        // its turn did not come in time
+  stuck,       // a run of it does not end
+  unanswered,  // nothing was answered that it could be compared with
+  draining,
+  count
+};
+constexpr unsigned kShadowDrops = static_cast<unsigned>(ShadowDrop::count);
+const char* shadow_drop_name(ShadowDrop why);
+
+struct alignas(64) ShadowCells {
+  Counter sampled, failed, dropped[kShadowDrops];
+  std::atomic<uint32_t> waiting{0};  // a gauge: taken and not come back, the loop's bound
+  PairCells pairs, noise;            // noise: stable beside stable
+  Histogram run;
+  Counter cpu_ns;
+};
+
+struct ShadowEntry {
+  std::string model, shadow, variant;
+  uint32_t version = 0;
+  uint8_t kind = 0;                  // fh_output_kind
+  unsigned ordinal = 0;
+  // A run was given up and is still there. Late news costs only another thread's wait.
+  std::atomic<bool> is_stuck{false};
+  std::vector<std::unique_ptr<ShadowCells>> loops;
+};
+
 struct alignas(64) RouteCell {
   fh_cell cell{};
 };
@@ -119,12 +151,19 @@ class CellRegistry {
   RouteEntry* route(const std::string& model, const std::string& rule,
                     const std::string& variant, uint32_t version, uint32_t ordinal,
                     uint8_t reason);
+  ShadowEntry* shadow(const std::string& model, const std::string& shadow,
+                      const std::string& variant, uint32_t version, uint8_t kind);
   TargetEntry* target(const std::string& model, uint32_t version, const std::string& target);
 
   template <typename Visit>
   void each_variant(Visit visit) const {
     std::lock_guard<std::mutex> lock(mutex_);
     for (const auto& item : variants_) visit(*item.second);
+  }
+  template <typename Visit>
+  void each_shadow(Visit visit) const {
+    std::lock_guard<std::mutex> lock(mutex_);
+    for (const auto& item : shadows_) visit(*item.second);
   }
   template <typename Visit>
   void each_route(Visit visit) const {
@@ -146,6 +185,9 @@ class CellRegistry {
   std::map<std::tuple<std::string, std::string, std::string, uint32_t, uint32_t, uint8_t>,
            std::unique_ptr<RouteEntry>>
       routes_;
+  std::map<std::tuple<std::string, std::string, std::string, uint32_t, uint8_t>,
+           std::unique_ptr<ShadowEntry>>
+      shadows_;
   std::map<std::tuple<std::string, uint32_t, std::string>, std::unique_ptr<TargetEntry>>
       targets_;
 };

@@ -1,7 +1,26 @@
 #include "wire/tensor.h"
 
+#include <cmath>
+#include <limits>
+
 namespace router {
 namespace {
+
+template <typename T>
+T element_at(ByteView bytes, uint64_t index) {
+  T value;
+  std::memcpy(&value, bytes.data() + index * sizeof(T), sizeof value);
+  return value;
+}
+
+double half_value(unsigned bits) {
+  const int exponent = static_cast<int>(bits >> 10 & 31);
+  const double fraction = bits & 1023;
+  double size = exponent == 0 ? std::ldexp(fraction, -24)
+                              : std::ldexp(fraction + 1024, exponent - 25);
+  if (exponent == 31) size = fraction == 0 ? HUGE_VAL : std::numeric_limits<double>::quiet_NaN();
+  return (bits & 0x8000) != 0 ? -size : size;
+}
 
 struct TypeRow {
   char name[8];  // padded with zeros: finding one is comparing integers
@@ -56,6 +75,31 @@ bool element_count(const Shape& shape, uint64_t* count) {
   }
   *count = is_empty ? 0 : product;
   return is_empty || !overflows;
+}
+
+double number_at(const TensorView& tensor, uint64_t index) {
+  const ByteView bytes = tensor.bytes;
+  switch (tensor.type) {
+    case DataType::fp32: return element_at<float>(bytes, index);
+    case DataType::fp64: return element_at<double>(bytes, index);
+    case DataType::fp16: return half_value(element_at<uint16_t>(bytes, index));
+    case DataType::bf16: {
+      const uint32_t bits = uint32_t{element_at<uint16_t>(bytes, index)} << 16;
+      float value;
+      std::memcpy(&value, &bits, sizeof value);
+      return value;
+    }
+    case DataType::int64: return static_cast<double>(element_at<int64_t>(bytes, index));
+    case DataType::int32: return element_at<int32_t>(bytes, index);
+    case DataType::int16: return element_at<int16_t>(bytes, index);
+    case DataType::int8: return element_at<int8_t>(bytes, index);
+    case DataType::uint64: return static_cast<double>(element_at<uint64_t>(bytes, index));
+    case DataType::uint32: return element_at<uint32_t>(bytes, index);
+    case DataType::uint16: return element_at<uint16_t>(bytes, index);
+    case DataType::uint8:
+    case DataType::boolean: return element_at<uint8_t>(bytes, index);
+    default: return std::numeric_limits<double>::quiet_NaN();
+  }
 }
 
 ByteView row_bytes(const TensorView& tensor, uint64_t first, uint64_t count) {

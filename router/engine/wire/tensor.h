@@ -42,6 +42,9 @@ struct TensorView {
   ByteView bytes;
 };
 
+// Element `index` as a number; NaN for BYTES. Integers beyond 2^53 are rounded.
+double number_at(const TensorView& tensor, uint64_t index);
+
 // The rows [first, first + count) along dimension 0, for fixed-size types.
 ByteView row_bytes(const TensorView& tensor, uint64_t first, uint64_t count);
 
