@@ -26,6 +26,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from router.telemetry.counted import Counted
+from router.telemetry.shadows import shadow_counters, shadow_histograms
 from router.telemetry.status import RenewalStatus
 
 Snapshot = Mapping[str, Any]
@@ -95,6 +96,8 @@ class SnapshotCollector(Collector):
         yield from _renewals(renewals)
         yield from _workers(snapshot)
         yield from _upstreams(snapshot)
+        yield from (_counter(*each) for each in shadow_counters(snapshot))
+        yield from (_histogram(*each) for each in shadow_histograms(snapshot))
         yield from _server(snapshot)
         yield from _tape(snapshot)
         yield from _methods(snapshot)

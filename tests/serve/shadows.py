@@ -47,24 +47,32 @@ def call(plane: Plane, count: int = 1, **fields: Any) -> None:
         assert result.code == 0, result.detail
 
 
-def lookup(rows: NDArray[Any], datatype: int | None = None) -> bytes:
-    """A model: `x` INT64 [n] to `y`, row x of `rows`."""
-    code = datatype or helper.np_dtype_to_tensor_dtype(rows.dtype)
+def lookup(rows: NDArray[Any]) -> bytes:
+    """A model: `x` INT64 [n] to `y`, row x of `rows`; objects are texts."""
+    nodes = [helper.make_node("Gather", ["rows", "x"], ["y"], axis=0)]
+    code, table = TensorProto.STRING, rows
     if rows.dtype == object:
-        code = TensorProto.STRING
-        table = helper.make_tensor(
-            "rows", code, rows.shape, [text.encode() for text in rows.ravel()]
-        )
+        # ONNX Runtime's Gather copies one text a row: texts are looked up one by one.
+        texts, at = np.unique(rows.astype(str), return_inverse=True)
+        table = at.reshape(rows.shape).astype(np.int64)
+        nodes = [
+            helper.make_node("Gather", ["rows", "x"], ["at"], axis=0),
+            helper.make_node(
+                "LabelEncoder", ["at"], ["y"], domain="ai.onnx.ml",
+                keys_int64s=range(len(texts)), values_strings=texts.tolist(),
+            ),
+        ]  # fmt: skip
     else:
-        table = numpy_helper.from_array(rows, "rows")
+        code = helper.np_dtype_to_tensor_dtype(rows.dtype)
     graph = helper.make_graph(
-        [helper.make_node("Gather", ["rows", "x"], ["y"], axis=0)],
+        nodes,
         "lookup",
         [helper.make_tensor_value_info("x", TensorProto.INT64, ["n"])],
         [helper.make_tensor_value_info("y", code, ["n", *rows.shape[1:]])],
-        [table],
+        [numpy_helper.from_array(table, "rows")],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets)
     model.ir_version = 8
     data: bytes = model.SerializeToString()
     return data

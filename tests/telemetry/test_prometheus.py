@@ -57,6 +57,14 @@ NAMES = {
     "router_request_duration_seconds": "histogram",
     "router_requests": "counter",
     "router_route_decisions": "counter",
+    "router_shadow_cpu_seconds": "counter",
+    "router_shadow_disagreements": "counter",
+    "router_shadow_distance": "histogram",
+    "router_shadow_mismatches": "counter",
+    "router_shadow_noise_disagreements": "counter",
+    "router_shadow_noise_pairs": "counter",
+    "router_shadow_requests": "counter",
+    "router_shadow_run_seconds": "histogram",
     "router_stage_duration_seconds": "histogram",
     "router_tape_dropped": "counter",
     "router_tape_records": "counter",
@@ -125,6 +133,17 @@ def snapshot():
             variant("", 0, {"NOT_FOUND": 2}, histogram([], 0.0)),
         ],
         "routed": [routed],
+        "shadows": [
+            {
+                "model": "m", "shadow": "night", "variant": "v2", "version": 2,
+                "failed": 2, "pairs": 10, "disagreements": 4,
+                "dropped": {"full": 3, "late": 1},
+                "missing": 0, "dtype": 0, "shape": 0, "nan": 1,
+                "distance": {"sum": 2.5, "histogram": [[-20, 4], [1, 5]]},
+                "run": histogram([[-320, 10]], 0.5), "cpu_ns": 250_000_000,
+                "noise": {"pairs": 7, "disagreements": 6},
+            }
+        ],
         "versions": [version],
         "methods": [
             {"path": "/inference.GRPCInferenceService/ModelInfer", "codes": {"OK": 5}},
@@ -229,6 +248,26 @@ def test_an_upstream_says_whether_its_newest_certificate_is_in_use(page):
     assert value(page, "router_upstream_tls_reload_successful", version="2") == 0
     expiry = "router_upstream_tls_certificate_expiry_timestamp_seconds"
     assert value(page, expiry, version="2") == 2
+
+
+def test_a_shadow_says_what_became_of_its_requests_and_how_far_answers_are(page):
+    mine = {"model": "m", "shadow": "night", "version": "2"}
+    total = "router_shadow_requests_total"
+    assert value(page, total, outcome="ok", **mine) == 10
+    assert value(page, total, outcome="error", **mine) == 2
+    assert value(page, total, outcome="dropped_full", **mine) == 3
+    assert value(page, "router_shadow_mismatches_total", reason="nan", **mine) == 1
+    assert value(page, "router_shadow_disagreements_total", **mine) == 4
+    assert value(page, "router_shadow_noise_pairs_total", **mine) == 7
+    assert value(page, "router_shadow_noise_disagreements_total", **mine) == 6
+    assert value(page, "router_shadow_cpu_seconds_total", **mine) == 0.25
+    bucket = "router_shadow_distance_bucket"
+    below = repr(2.0**-20)
+    assert value(page, bucket, le=below, **mine) == 4
+    assert value(page, bucket, le="1.0", **mine) == 4
+    assert value(page, bucket, le="4.0", **mine) == 9
+    assert value(page, "router_shadow_distance_sum", **mine) == 2.5
+    assert value(page, "router_shadow_run_seconds_count", **mine) == 10
 
 
 def test_stock_grpc_dashboards_find_their_names(page):

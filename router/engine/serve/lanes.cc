@@ -11,7 +11,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <deque>
-#include <limits>
 #include <mutex>
 #include <thread>
 #include <unordered_map>
@@ -53,13 +52,11 @@ struct Chooser {
   bool choose(const Comparison& pair, int64_t now, bool* is_random) {
     if (now - window_ns > kWindowNs) *this = Chooser{now, 0, 0, 0, seen};
     // Half a window's worst pairs may be ones that could not be compared at all.
-    const double distance =
-        pair.mismatch != 0 ? std::numeric_limits<double>::infinity() : pair.distance;
-    const bool is_record = distance > worst || (pair.mismatch != 0 && worst_kept < kWorstKept / 2);
-    *is_random = !is_record;
-    if (is_record && worst_kept < kWorstKept) {
+    const bool is_kept = pair.mismatch != 0 ? worst_kept < kWorstKept / 2
+                                            : pair.distance > worst && worst_kept < kWorstKept;
+    if (is_kept) {
       ++worst_kept;
-      if (pair.mismatch == 0) worst = distance;
+      worst = std::max(worst, pair.distance);
       return true;
     }
     const uint64_t mixed = (++seen * 0x9E3779B97F4A7C15) >> 32;
