@@ -24,6 +24,7 @@ from router.config.check import Checks
 from router.config.config import Config
 from router.config.load import load_config
 from router.config.server import MIB
+from router.control.alerts import Alarms, open_outbox, outbox_metrics
 from router.control.guard import Guard, Guards
 from router.control.labels import label_metrics, open_desk
 from router.control.lifecycle import Actions, Lifecycle
@@ -154,14 +155,24 @@ def serve(path: str | Path, environment: str = "") -> int:
         stack.callback(renewals.close)
         desk = open_desk(config, reloader, clock)
         stack.callback(desk.close)
-        watched = Watched(certificates, renewals, (lambda: label_metrics(desk),))
+        outbox = open_outbox(config, os.environ, clock)
+        stack.callback(outbox.close)
+        alarms = Alarms(config.alerts, outbox.tell, desk, clock)
+        counted = (lambda: label_metrics(desk), lambda: outbox_metrics(outbox))
+        watched = Watched(certificates, renewals, counted)
         _serve_ops(listeners, guard, serving, watched, stack)
         reloader.start(config)
         desk.start()
+        outbox.start()
+
+        def tick() -> None:
+            _tick(reloader, certificates, watchers)
+            alarms.tick(guard.snapshot, serving.served)
+
         lifecycle = Lifecycle(
             Actions(
                 reload=lambda: _reload(reloader, certificates, watchers),
-                tick=lambda: _tick(reloader, certificates, watchers),
+                tick=tick,
                 drain=lambda: _drain(engine, serving, watchers, config),
                 stop=stack.close,
             ),

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from router import __version__
+from router.cli.alerts import alerts
 from router.cli.bench import bench
 from router.cli.feedback import feedback, key
 from router.errors import RouterError
@@ -182,7 +183,7 @@ def predict(target: str, model: str, output: str, **asked: Any) -> int:
     return EXIT_OK
 
 
-for command in (bench, feedback, key):
+for command in (alerts, bench, feedback, key):
     router.add_command(command)
 
 

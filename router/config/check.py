@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from router.config import audience as conditions
 from router.config.audience import AudienceRef, Condition, Test
+from router.config.check_alerts import check_alerts, check_feedback
 from router.config.check_rollouts import check_rollouts
 from router.config.check_routes import check_routes
 from router.config.config import Config
@@ -63,7 +64,8 @@ def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Findi
     }
     yield from _check_server(config, checks)
     yield from _check_names(config)
-    yield from _check_feedback(config)
+    yield from check_feedback(config)
+    yield from check_alerts(config, known)
     for i, model in enumerate(config.models):
         yield from _check_model(config, model, ("models", i), served[model.name])
     found = [
@@ -120,21 +122,6 @@ def _check_server(config: Config, checks: Checks) -> Finder:
             str(limits.deadline_default_s),
             f"at most {limits.deadline_max_s}, or raise deadline_max_s",
         )
-
-
-def _check_feedback(config: Config) -> Finder:
-    given = config.feedback
-    for shorter, longer, why in (
-        ("maturity", "window", "labels that mature after the window never count"),
-        ("window", "retention", "labels would be deleted before they are late"),
-    ):
-        if getattr(given, shorter) > getattr(given, longer):
-            yield Finding(
-                ("feedback", shorter),
-                f"longer than {longer}: {why}",
-                f"{getattr(given, shorter):g} s",
-                f"at most {getattr(given, longer):g} s, or make {longer} longer",
-            )
 
 
 def _check_tls(config: Config, checks: Checks) -> Finder:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from router.config.alerts import Alerts
 from router.config.audience import Audience
 from router.config.feedback import Feedback
 from router.config.model import Model
@@ -34,6 +35,7 @@ class Config(BaseModel):
     rollouts: tuple[Rollout, ...] = ()
     holdouts: tuple[Holdout, ...] = ()
     feedback: Feedback = Feedback()
+    alerts: Alerts = Alerts()
 
 
 def dump_config(config: Config) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from router.config.alerts import AlertChannel, AlertRule, Alerts, Slo
 from router.config.audience import OPERATORS, Audience
 from router.config.config import Config
 from router.config.feedback import Feedback
@@ -74,6 +75,9 @@ _MAPPINGS: dict[str, type[BaseModel]] = {
     "layers": Layer,
     "routes": Route,
     "feedback": Feedback,
+    "alerts": Alerts,
+    "rules": AlertRule,
+    "slos": Slo,
     "split": Share,
     "rollouts": Rollout,
     "policies": PolicyBody,
@@ -241,6 +245,8 @@ def _key_remedy(path: Path, known: Iterable[str]) -> str:
     if parents[-1] == "runtime" and "versions" in parents:
         return did_you_mean(word, VersionRuntime.model_fields)
     mapping = _MAPPINGS.get(parents[-1])
+    if parents[:2] == ["alerts", "channels"]:
+        mapping = AlertChannel  # models have channels too
     return did_you_mean(word, _keys(mapping)) if mapping else ""
 
 
