@@ -1,0 +1,72 @@
+"""What units the engine has seen, kept over a restart.
+
+A file beside the control log, replaced as a whole: a crash leaves the one before. It is
+written on every stop and each minute; what was seen since is lost, so a unit may then
+count twice, once in each process. A file that is damaged is said so and left out:
+evidence begins again, and nothing else depends on it.
+"""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from router.clock import Clock
+from router.errors import EngineError
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 60.0
+NAME = "filters.bin"
+
+
+class Checkpoint:
+    """Owner of the file. `save` and `restore` are the engine's."""
+
+    def __init__(
+        self,
+        path: Path,
+        save: Callable[[], bytes],
+        restore: Callable[[bytes], None],
+        clock: Clock,
+    ) -> None:
+        self._path, self._clock = path, clock
+        self._save, self._restore = save, restore
+        self._written_at = clock.monotonic()
+        self._written = b""
+
+    def read(self) -> None:
+        """Give the engine what was kept; before its first table."""
+        try:
+            self._restore(self._path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, EngineError) as error:
+            fields = {"path": str(self._path), "problem": str(error)}
+            log.warning("units are counted anew", extra={"fields": fields})
+
+    def poll(self) -> None:
+        """Write when it is time."""
+        if self._clock.monotonic() - self._written_at >= INTERVAL_S:
+            self.write()
+
+    def write(self) -> None:
+        """Keep what the engine has seen. Never raises: counted units are no state."""
+        self._written_at = self._clock.monotonic()
+        data = self._save()
+        if data == self._written:
+            return
+        partial = self._path.with_suffix(".tmp")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as opened:
+                opened.write(data)
+                opened.flush()
+                os.fsync(opened.fileno())
+            partial.replace(self._path)
+        except OSError as error:
+            fields = {"path": str(self._path), "problem": error.strerror}
+            log.warning("what units did is not kept", extra={"fields": fields})
+            return
+        self._written = data
