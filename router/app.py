@@ -25,6 +25,7 @@ from router.config.config import Config
 from router.config.load import load_config
 from router.config.server import MIB
 from router.control.alerts import Alarms, open_outbox, outbox_metrics
+from router.control.checkpoint import Checkpoint
 from router.control.guard import Guard, Guards
 from router.control.labels import label_metrics, open_desk
 from router.control.lifecycle import Actions, Lifecycle
@@ -129,6 +130,9 @@ def serve(path: str | Path, environment: str = "") -> int:
                 "address": exposed.address, "but": exposed.lacks}})  # fmt: skip
         engine = Engine(engine_options(config.server, len(os.sched_getaffinity(0))))
         stack.callback(engine.stop)
+        checkpoint = _checkpoint(engine, config, clock)
+        checkpoint.read()
+        stack.callback(checkpoint.write)
         guard = _guard(engine, config, clock)
         stack.callback(guard.close)
         certificates = Certificates(engine, config.server)
@@ -166,7 +170,7 @@ def serve(path: str | Path, environment: str = "") -> int:
         outbox.start()
 
         def tick() -> None:
-            _tick(reloader, certificates, watchers)
+            _tick(reloader, certificates, watchers, checkpoint)
             alarms.tick(guard.snapshot, serving.served)
 
         lifecycle = Lifecycle(
@@ -201,6 +205,11 @@ def events(engine: Engine, pool: int) -> Iterator[MethodEvent]:
             return
         if event is not None:
             yield event
+
+
+def _checkpoint(engine: Engine, config: Config, clock: Clock) -> Checkpoint:
+    path = Path(config.server.state).with_suffix(".filters")
+    return Checkpoint(path, engine.filters_save, engine.filters_restore, clock)
 
 
 def _guard(engine: Engine, config: Config, clock: Clock) -> Guard:
@@ -379,8 +388,14 @@ def _reload(reloader: Reloader, certificates: Certificates, watchers: Watchers) 
     watchers.refresh()
 
 
-def _tick(reloader: Reloader, certificates: Certificates, watchers: Watchers) -> None:
+def _tick(
+    reloader: Reloader,
+    certificates: Certificates,
+    watchers: Watchers,
+    checkpoint: Checkpoint,
+) -> None:
     certificates.poll()  # first: a model may take minutes to load
+    checkpoint.poll()
     reloader.poll()
     watchers.refresh()
 

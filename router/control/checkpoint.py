@@ -17,7 +17,6 @@ from router.errors import EngineError
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0
-NAME = "filters.bin"
 
 
 class Checkpoint:
