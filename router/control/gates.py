@@ -5,6 +5,7 @@ absolute one (`max`, `min`) is judged by an interval and never by a point estima
 data is inconclusive. One alpha is spread over everything that can end a rollout.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -49,6 +50,7 @@ HARD_RATIO = 5.0
 CEILING = 0.05
 CEILING_RATIO = 3.0
 EXTERNAL_AGE_MAX_S = 120.0
+ANY_RATE = Soak(units_min=1, ceiling=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,17 +226,41 @@ def _judge_compared(
     bet = evidence.bets.get(bet_key(name, version, within=within))
     if bet is None:
         return Verdict("inconclusive", f"{name}: no event could be compared yet.")
-    compared = Units(units.candidate, units.stable + units.baseline)
-    return judge_error_rate(bet, compared, alpha, _soak(criterion, evidence), name)
+    # A unit that came from stable was first seen there, and may still err here.
+    compared = Units(
+        max(units.candidate, math.ceil(bet.events_candidate)),
+        max(units.stable + units.baseline, math.ceil(bet.events_baseline)),
+    )
+    verdict = judge_error_rate(bet, compared, alpha, ANY_RATE, name)
+    if verdict.verdict != "pass":
+        return verdict
+    return _under_ceiling(criterion, verdict, evidence.candidates[version], evidence)
 
 
-def _soak(criterion: Criterion, evidence: Evidence) -> Soak:
-    stable = evidence.stable
-    usual = stable.failures / stable.requests if stable.requests else 0.0
-    ceiling = max(CEILING, CEILING_RATIO * usual)
+def _under_ceiling(
+    criterion: Criterion, verdict: Verdict, candidate: Traffic, evidence: Evidence
+) -> Verdict:
+    """Not shown to be worse, and surely not bad by itself: that passes a step."""
+    stable, events = evidence.stable, EVENTS.get(criterion.metric)
+    if events is None:
+        return verdict
+    usual = getattr(stable, events) / stable.requests if stable.requests else 0.0
+    limit = min(0.999, max(CEILING, CEILING_RATIO * usual))
     if criterion.max is not None:
-        ceiling = share_of(criterion.max)
-    return Soak(units_min=1, ceiling=min(1.0, ceiling))
+        limit = share_of(criterion.max)
+    ceiling = Ceiling(limit, criterion.min_samples)
+    known = judge_ceiling(
+        getattr(candidate, events),
+        candidate.requests,
+        ceiling,
+        0.05,
+        name_of(criterion),
+    )
+    numbers = {**verdict.numbers, **known.numbers}
+    if known.verdict == "pass":
+        return Verdict("pass", verdict.reason, numbers)
+    is_limit = criterion.max is not None and known.verdict == "fail"
+    return Verdict("fail" if is_limit else "inconclusive", known.reason, numbers)
 
 
 def _judge_absolute(criterion: Criterion, candidate: Traffic, alpha: float) -> Verdict:

@@ -59,6 +59,8 @@ class Loading(Protocol):
 
     def snapshot(self) -> dict[str, Any]: ...
 
+    def thresholds(self, thresholds: Iterable[Limit]) -> None: ...
+
 
 class Probing(Protocol):
     """`Prober.probe`."""
@@ -202,6 +204,9 @@ class Guard:
 
     def publish(self, table: bytes) -> None:
         self._engine.publish(table)
+
+    def thresholds(self, thresholds: Iterable[Limit]) -> None:
+        self._engine.thresholds(thresholds)
         self._retire()
 
     def snapshot(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ counts twice: the engine begins at nothing then, which shows as counters that we
 """
 
 import json
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from router.analysis.binary import OutcomeBet
 from router.analysis.labelbet import LabelBet
 from router.analysis.margin import MarginBet
+from router.analysis.srm import SplitBet, judge_srm, step_split_bet
 from router.control.bets import add_units, start_bets, step_bets
 from router.control.evidence import Bet, Evidence, ShadowCounts, UnitCounts
 from router.control.strata import (
@@ -23,16 +25,24 @@ from router.control.strata import (
     StratumKey,
     increments,
     keep_strata,
+    latency_of,
     of_scope,
+    read_baselines,
     read_firsts,
+    splits_of,
     strata_of,
 )
+from router.control.thresholds import Limit, limits_of
 from router.control.traffic import NONE, Key, Totals, Window, read_traffic, traffic_of
 from router.plan.plan import Plan
 from router.plan.rollout import ScopeState, Spec
 
+SRM_ALPHA = 0.001
 TICK_S = 1.0  # of the tests: their windows are fixed, however often somebody looks
+BASELINE_S = 60.0  # thresholds come from this much of the baseline's latency
+BASELINE_POINTS_MAX = 128
 SAVE_FORMAT = 1
+Buckets = tuple[tuple[int, int], ...]
 _BETS: dict[str, type[LabelBet] | type[MarginBet] | type[OutcomeBet]] = {
     "LabelBet": LabelBet, "MarginBet": MarginBet, "OutcomeBet": OutcomeBet,
 }  # fmt: skip
@@ -51,6 +61,8 @@ class Attempt:
     units: dict[tuple[int, str], UnitCounts] = field(default_factory=dict)
     bets: dict[str, Bet] = field(default_factory=dict)
     shadow_base: dict[int, ShadowCounts] = field(default_factory=dict)
+    split: SplitBet = field(default_factory=SplitBet)
+    baselines: deque[tuple[float, Buckets]] = field(default_factory=deque)
     served_at_s: float = 0.0  # when a candidate last had a request
     traffic: dict[int, Totals] = field(default_factory=dict)
 
@@ -78,7 +90,9 @@ class Observer:
         traffic = read_traffic(snapshot)
         is_tick = now_s - self._stepped_at_s >= TICK_S
         grown: dict[CountKey, Counts] = {}
+        baselines = {}
         if is_tick:
+            baselines = read_baselines(snapshot)
             self._stepped_at_s = now_s
             firsts = read_firsts(snapshot)
             grown = increments(self._firsts, firsts)
@@ -92,14 +106,47 @@ class Observer:
                 mine = tuple(of_scope(grown, self._strata, spec.scope))
                 attempt.units = add_units(spec, attempt.units, mine)
                 attempt.bets = step_bets(spec, attempt.bets, mine)
+                attempt.split = step_split_bet(attempt.split, *splits_of(mine))
+                self._baseline(
+                    attempt, baselines.get((spec.scope, state.attempt)), now_s
+                )
             found[spec.scope] = self._evidence(spec, attempt, snapshot, traffic, now_s)
         return found
+
+    def limits(self, scopes: Sequence[tuple[Spec, ScopeState]]) -> list[Limit]:
+        """What counts as slow in the next tick, for every scope that is measured."""
+        found: list[Limit] = []
+        for spec, state in scopes:
+            attempt = self._attempts.get(spec.scope)
+            if attempt is None or attempt.number != state.attempt or not state.maps:
+                continue
+            points = attempt.baselines
+            recent = (
+                latency_of(points[-1][1], points[0][1]) if points else latency_of(())
+            )
+            found += limits_of(spec, state, recent)
+        return found
+
+    @staticmethod
+    def _baseline(attempt: Attempt, buckets: Buckets | None, now_s: float) -> None:
+        points = attempt.baselines
+        if not points:
+            points.append((now_s, ()))
+        if buckets is not None:
+            points.append((now_s, buckets))
+        while len(points) > 2 and (
+            points[1][0] <= now_s - BASELINE_S or len(points) > BASELINE_POINTS_MAX
+        ):
+            points.popleft()
 
     def save(self) -> str:
         """Everything that a later process needs, as text."""
         return json.dumps(
             {
                 "format": SAVE_FORMAT,
+                "firsts": [
+                    [asdict(key), list(counts)] for key, counts in self._firsts.items()
+                ],
                 "attempts": {name: _dump(one) for name, one in self._attempts.items()},
             }
         )
@@ -110,9 +157,16 @@ class Observer:
             stored = json.loads(text)
             if stored["format"] != SAVE_FORMAT:
                 raise ValueError(f"format {stored['format']}")
+            firsts = {
+                CountKey(**{**key, "stratum": StratumKey(**key["stratum"])}): tuple(
+                    counts
+                )
+                for key, counts in stored["firsts"]
+            }
             self._attempts = {
                 name: _load(one) for name, one in stored["attempts"].items()
             }
+            self._firsts = firsts
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not saved evidence: {type(error).__name__}") from error
 
@@ -173,6 +227,7 @@ class Observer:
             bets=dict(attempt.bets),
             saturated=_read_saturated(snapshot, spec.scope),
             shadows=_minus(_read_shadows(snapshot, spec), attempt.shadow_base),
+            srm=judge_srm(attempt.split, SRM_ALPHA),
             breakers=_read_breakers(snapshot, spec),
             idle_s=now_s - attempt.served_at_s,
         )
@@ -196,7 +251,7 @@ def _read_saturated(snapshot: Mapping[str, Any], scope: str) -> frozenset[str]:
     return frozenset(
         metrics.get(one["kind"], one["kind"])
         for one in snapshot.get("filters", ())
-        if one["scope"] == scope and one["saturated"]
+        if one["scope"] == scope and one["is_saturated"]
     )
 
 
@@ -237,6 +292,7 @@ def _minus(
 def _dump(attempt: Attempt) -> dict[str, Any]:
     return {
         "number": attempt.number,
+        "split": attempt.split.as_dict(),
         "totals": {str(v): asdict(one) for v, one in attempt.traffic.items()},
         "units": [[v, within, asdict(c)] for (v, within), c in attempt.units.items()],
         "bets": {
@@ -254,6 +310,7 @@ def _load(stored: Mapping[str, Any]) -> Attempt:
     kept = {int(v): totals(one) for v, one in stored["totals"].items()}
     return Attempt(
         number=int(stored["number"]),
+        split=SplitBet.from_dict(stored["split"]),
         base=dict.fromkeys(kept, NONE),
         kept=kept,
         units={

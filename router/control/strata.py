@@ -10,10 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from router.analysis.quantile import Histogram, latency_edges
+from router.analysis.srm import Split
 from router.plan.encode import shares_of
 from router.plan.plan import Plan
 
 STRATA_MAX = 4_096
+LATENCY_EDGES = latency_edges()
+_FIRST_EDGE = -640
 COUNTED = ("exposure", "error", "invalid", "fallback", "over_p90", "over_p99",
            "over_p999")  # fmt: skip
 
@@ -92,6 +96,58 @@ def read_firsts(snapshot: Mapping[str, Any]) -> dict[CountKey, Counts]:
                     counts
                 )
     return found
+
+
+def read_baselines(
+    snapshot: Mapping[str, Any],
+) -> dict[tuple[str, int], tuple[tuple[int, int], ...]]:
+    """The latency of baseline slices, by scope and attempt: (bucket, count)."""
+    found: dict[tuple[str, int], dict[int, int]] = {}
+    for entry in snapshot.get("firsts", ()):
+        if entry["ordinal"] == 1:
+            counts = found.setdefault((entry["scope"], entry["attempt"]), {})
+            for index, count in entry["latency"]["buckets"]:
+                counts[int(index)] = counts.get(int(index), 0) + int(count)
+    return {key: tuple(sorted(counts.items())) for key, counts in found.items()}
+
+
+def latency_of(
+    after: Iterable[tuple[int, int]], before: Iterable[tuple[int, int]] = ()
+) -> Histogram:
+    """A histogram of what was added between two readings, edges in seconds."""
+    old = dict(before)
+    counts = [0] * (len(LATENCY_EDGES) + 1)
+    for index, count in after:
+        at = min(index - _FIRST_EDGE, len(LATENCY_EDGES))
+        counts[at] += max(0, count - old.get(index, 0))
+    return Histogram(LATENCY_EDGES, tuple(counts))
+
+
+def splits_of(
+    grown: Iterable[tuple["CountKey", Stratum, "Counts"]],
+) -> tuple[Split, ...]:
+    """Units that were first seen in a tick, by stratum, beside the planned shares."""
+    at = COUNTED.index("exposure")
+    seen: dict[tuple[StratumKey, bool], dict[tuple[int, int], int]] = {}
+    shares: dict[StratumKey, Mapping[tuple[int, int], int]] = {}
+    for key, stratum, counts in grown:
+        shares[key.stratum] = stratum.shares
+        mine = seen.setdefault((key.stratum, key.is_sticky), {})
+        mine[key.version, key.ordinal] = counts[at]
+    found = []
+    for (stratum_key, is_sticky), mine in seen.items():
+        planned = shares[stratum_key]
+        total = sum(planned.values())
+        if len(planned) > 1 and set(mine) <= set(planned) and any(mine.values()):
+            name = f"{stratum_key.rule}#{stratum_key.revision}"
+            found.append(
+                Split(
+                    name if is_sticky else f"{name} without a unit",
+                    tuple(share / total for share in planned.values()),
+                    tuple(mine.get(one, 0) for one in planned),
+                )
+            )
+    return tuple(found)
 
 
 def increments(

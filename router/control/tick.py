@@ -10,7 +10,7 @@ own and leave their answers behind.
 import json
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -26,8 +26,9 @@ from router.control.publication import Publication, Routing
 from router.control.scope_records import record_of
 from router.control.state import variant_record
 from router.control.steer import moved
+from router.control.thresholds import Limit
 from router.control.transitions import Event
-from router.errors import ClaimError, RouterError, StoreError
+from router.errors import ClaimError, EngineError, RouterError, StoreError
 from router.plan.rollout import ENDED, Phase, PreflightStep, ScopeState, Spec
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,8 @@ class Plane(Protocol):
     """The engine's calls this file makes."""
 
     def snapshot(self) -> Mapping[str, Any]: ...
+
+    def thresholds(self, thresholds: Iterable[Limit]) -> None: ...
 
 
 class Checkpoints(Protocol):
@@ -104,6 +107,8 @@ class Around:
     each_tick: Callable[[Routing, Mapping[str, Any], float], None] | None = None
     """More to do with each snapshot: thresholds, alerts."""
     tell: Callable[[Happened], None] = lambda _: None
+    save_filters: Callable[[], None] = lambda: None
+    """Keep which units were seen, after their counts were saved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +182,7 @@ class Ticker:
             state = self.progress(spec, self._state(spec, state))
             views.append(_view(spec, state, known, now))
         self._views = tuple(views)
+        self._set_limits(scopes)
         if self._around.each_tick is not None:
             self._around.each_tick(routing, snapshot, now_s)
         self.ticks += 1
@@ -224,6 +230,8 @@ class Ticker:
         try:
             self._around.checkpoints.save("progress", json.dumps(progress))
             self._around.checkpoints.save(CHECKPOINT, self._around.observer.save())
+            # Last: what it counts beyond the observer's totals is counted next time.
+            self._around.save_filters()
         except StoreError as error:
             self._say("checkpoint", f"progress cannot be saved: {error}")
 
@@ -250,6 +258,13 @@ class Ticker:
                 # One bad round must not end all later ones; a stalled controller shows.
                 self.failures += 1
                 log.exception("a tick of the controller failed")
+
+    def _set_limits(self, scopes: tuple[tuple[Spec, ScopeState], ...]) -> None:
+        try:
+            self._plane.thresholds(self._around.observer.limits(scopes))
+        except EngineError as error:
+            # A scope whose table came and went between two ticks.
+            self._say("thresholds", str(error))
 
     def _aged(self, spec: Spec, state: ScopeState, delta_s: float) -> ScopeState:
         """The state with its time, this tick's included if the scope is running."""
