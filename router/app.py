@@ -154,7 +154,17 @@ def serve(path: str | Path, environment: str = "") -> int:
         )
         sources = ExternalSources(clock)
         stack.callback(sources.close)
-        ticker = Ticker(publication, guard, clock, Around(observer, store, sources))
+        ticker = Ticker(
+            publication,
+            guard,
+            clock,
+            Around(
+                observer,
+                store,
+                sources,
+                save_filters=checkpoint.write,
+            ),
+        )
         renewals = reloader.renewals
         stack.callback(renewals.close)
         desk = open_desk(config, reloader, clock)

@@ -258,7 +258,7 @@ def _under_ceiling(
     )
     numbers = {**verdict.numbers, **known.numbers}
     if known.verdict == "pass":
-        return Verdict("pass", verdict.reason, numbers)
+        return Verdict("pass", f"no sign of harm; {known.reason}", numbers)
     is_limit = criterion.max is not None and known.verdict == "fail"
     return Verdict("fail" if is_limit else "inconclusive", known.reason, numbers)
 

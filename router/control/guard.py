@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from router.config.config import API_VERSION, Config
 from router.config.isolation import Worker
 from router.config.model import Model, is_isolated, runtime_of
+from router.control.thresholds import Limit
 from router.control.workers import (
     BEAT_S,
     DRAIN_S,
@@ -204,10 +205,10 @@ class Guard:
 
     def publish(self, table: bytes) -> None:
         self._engine.publish(table)
+        self._retire()
 
     def thresholds(self, thresholds: Iterable[Limit]) -> None:
         self._engine.thresholds(thresholds)
-        self._retire()
 
     def snapshot(self) -> dict[str, Any]:
         """The engine's, with the workers, and honest about versions whose is away."""

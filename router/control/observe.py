@@ -258,7 +258,8 @@ def _read_saturated(snapshot: Mapping[str, Any], scope: str) -> frozenset[str]:
 def _read_shadows(snapshot: Mapping[str, Any], spec: Spec) -> dict[int, ShadowCounts]:
     found: dict[int, ShadowCounts] = {}
     for one in snapshot.get("shadows", ()):
-        if one["model"] == spec.model and one["shadow"] == spec.scope:
+        # With several candidates each has a shadow of its own, `scope#version`.
+        if one["model"] == spec.model and one["shadow"].split("#")[0] == spec.scope:
             noise = one.get("noise", {})
             found[one["version"]] = ShadowCounts(
                 pairs=one["pairs"],
