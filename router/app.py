@@ -44,6 +44,7 @@ from router.control.renewals import Renewals
 from router.control.rundir import RunDirectory
 from router.control.serving import Serving
 from router.control.sources import ExternalSources
+from router.control.tell import teller
 from router.control.tick import Around, Ticker
 from router.control.tls import Certificates
 from router.control.versions import Versions
@@ -130,9 +131,8 @@ def serve(path: str | Path, environment: str = "") -> int:
                 "address": exposed.address, "but": exposed.lacks}})  # fmt: skip
         engine = Engine(engine_options(config.server, len(os.sched_getaffinity(0))))
         stack.callback(engine.stop)
-        checkpoint = _checkpoint(engine, config, clock)
+        checkpoint = _checkpoint(engine, config)
         checkpoint.read()
-        stack.callback(checkpoint.write)
         guard = _guard(engine, config, clock)
         stack.callback(guard.close)
         certificates = Certificates(engine, config.server)
@@ -154,6 +154,8 @@ def serve(path: str | Path, environment: str = "") -> int:
         )
         sources = ExternalSources(clock)
         stack.callback(sources.close)
+        outbox = open_outbox(config, os.environ, clock)
+        stack.callback(outbox.close)
         ticker = Ticker(
             publication,
             guard,
@@ -162,6 +164,7 @@ def serve(path: str | Path, environment: str = "") -> int:
                 observer,
                 store,
                 sources,
+                tell=teller(outbox.tell, clock),
                 save_filters=checkpoint.write,
             ),
         )
@@ -169,8 +172,6 @@ def serve(path: str | Path, environment: str = "") -> int:
         stack.callback(renewals.close)
         desk = open_desk(config, reloader, clock)
         stack.callback(desk.close)
-        outbox = open_outbox(config, os.environ, clock)
-        stack.callback(outbox.close)
         alarms = Alarms(config.alerts, outbox.tell, desk, clock)
         counted = (lambda: label_metrics(desk), lambda: outbox_metrics(outbox))
         watched = Watched(certificates, renewals, counted)
@@ -180,7 +181,7 @@ def serve(path: str | Path, environment: str = "") -> int:
         outbox.start()
 
         def tick() -> None:
-            _tick(reloader, certificates, watchers, checkpoint)
+            _tick(reloader, certificates, watchers)
             alarms.tick(guard.snapshot, serving.served)
 
         lifecycle = Lifecycle(
@@ -217,9 +218,9 @@ def events(engine: Engine, pool: int) -> Iterator[MethodEvent]:
             yield event
 
 
-def _checkpoint(engine: Engine, config: Config, clock: Clock) -> Checkpoint:
+def _checkpoint(engine: Engine, config: Config) -> Checkpoint:
     path = Path(config.server.state).with_suffix(".filters")
-    return Checkpoint(path, engine.filters_save, engine.filters_restore, clock)
+    return Checkpoint(path, engine.filters_save, engine.filters_restore)
 
 
 def _guard(engine: Engine, config: Config, clock: Clock) -> Guard:
@@ -402,10 +403,8 @@ def _tick(
     reloader: Reloader,
     certificates: Certificates,
     watchers: Watchers,
-    checkpoint: Checkpoint,
 ) -> None:
     certificates.poll()  # first: a model may take minutes to load
-    checkpoint.poll()
     reloader.poll()
     watchers.refresh()
 

@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from router.analysis.binary import Outcomes
 from router.analysis.labelbet import spaced
 from router.analysis.mixture import RESTART, Mixture, grow, start_mixture
@@ -93,6 +91,10 @@ def step_margin_bet(bet: MarginBet, *strata: Outcomes) -> MarginBet:
 
 def step_margin_values(bet: MarginBet, *strata: Harms) -> MarginBet:
     """The gambler after one tick of measured harm, each value in [0, 1]."""
+    # Here and not above: counted events need no arrays, and a server that only counts
+    # starts without them.
+    import numpy as np
+
     gains = np.zeros(EXCESSES)
     excess, candidate, baseline = bet.excess, 0.0, 0.0
     for harm_b, harm_a, rho in strata:

@@ -11,7 +11,7 @@ from router.config.values import FROZEN, Name, Number, Text, Texts
 
 Kind = Literal[
     "rollback", "hold", "promotion", "approval_needed", "slo_burn", "config_refused",
-    "feedback_refused", "drift", "retrain_requested",
+    "feedback_refused", "drift", "retrain_requested", "rollout_moved", "silence",
 ]  # fmt: skip
 Level = Literal["info", "ticket", "page"]
 

@@ -1,9 +1,9 @@
 """What units the engine has seen, kept over a restart.
 
 A file beside the control log, replaced as a whole: a crash leaves the one before. It is
-written on every stop and each minute; what was seen since is lost, so a unit may then
-count twice, once in each process. A file that is damaged is said so and left out:
-evidence begins again, and nothing else depends on it.
+written right after the evidence that is folded from it; what was seen since is lost, so
+a unit may then count twice, once in each process. A file that is damaged is said so and
+left out: evidence begins again, and nothing else depends on it.
 """
 
 import logging
@@ -11,12 +11,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from router.clock import Clock
 from router.errors import EngineError
 
 log = logging.getLogger(__name__)
-
-INTERVAL_S = 60.0
 
 
 class Checkpoint:
@@ -27,11 +24,9 @@ class Checkpoint:
         path: Path,
         save: Callable[[], bytes],
         restore: Callable[[bytes], None],
-        clock: Clock,
     ) -> None:
-        self._path, self._clock = path, clock
+        self._path = path
         self._save, self._restore = save, restore
-        self._written_at = clock.monotonic()
         self._written = b""
 
     def read(self) -> None:
@@ -44,14 +39,8 @@ class Checkpoint:
             fields = {"path": str(self._path), "problem": str(error)}
             log.warning("units are counted anew", extra={"fields": fields})
 
-    def poll(self) -> None:
-        """Write when it is time."""
-        if self._clock.monotonic() - self._written_at >= INTERVAL_S:
-            self.write()
-
     def write(self) -> None:
         """Keep what the engine has seen. Never raises: counted units are no state."""
-        self._written_at = self._clock.monotonic()
         data = self._save()
         if data == self._written:
             return

@@ -5,18 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from router.control.checkpoint import INTERVAL_S, Checkpoint
+from router.control.checkpoint import Checkpoint
 from router.errors import EngineError
-
-
-class ManualClock:
-    time = 0.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
 
 
 class Filters:
@@ -34,8 +24,8 @@ class Filters:
         self.data = data
 
 
-def made(path: Path, filters: Filters, clock: ManualClock | None = None) -> Checkpoint:
-    return Checkpoint(path, filters.save, filters.restore, clock or ManualClock())
+def made(path: Path, filters: Filters) -> Checkpoint:
+    return Checkpoint(path, filters.save, filters.restore)
 
 
 def test_what_was_written_is_read_by_the_next(tmp_path: Path) -> None:
@@ -46,17 +36,6 @@ def test_what_was_written_is_read_by_the_next(tmp_path: Path) -> None:
     assert after.data == b"seen"
     assert [entry.name for entry in path.parent.iterdir()] == ["filters.bin"]
     assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_it_is_written_when_its_time_has_come(tmp_path: Path) -> None:
-    path, clock = tmp_path / "f", ManualClock()
-    checkpoint = made(path, Filters(b"seen"), clock)
-    clock.time = INTERVAL_S - 1
-    checkpoint.poll()
-    assert not path.exists()
-    clock.time = INTERVAL_S
-    checkpoint.poll()
-    assert path.read_bytes() == b"seen"
 
 
 def test_without_a_file_there_is_nothing_to_say(
