@@ -19,6 +19,7 @@ from pathlib import Path
 
 from router import __version__
 from router.admin.methods import Operators, Sources, operator_methods
+from router.admin.trials import Trials
 from router.clock import Clock, SystemClock
 from router.config.check import Checks
 from router.config.config import Config
@@ -26,6 +27,7 @@ from router.config.load import load_config
 from router.config.server import MIB
 from router.control.alerts import Alarms, open_outbox, outbox_metrics
 from router.control.checkpoint import Checkpoint
+from router.control.controller import Controller
 from router.control.guard import Guard, Guards
 from router.control.labels import label_metrics, open_desk
 from router.control.lifecycle import Actions, Lifecycle
@@ -60,6 +62,7 @@ from router.engine._engine import (
 )
 from router.feedback.desk import FeedbackDesk
 from router.lab.live import LivePlan
+from router.lab.trial import diff_text, problems_of
 from router.models.manifest import read_inputs
 from router.models.probe import Prober
 from router.models.repository import list_versions
@@ -69,6 +72,7 @@ from router.ops.methods import Method, MethodPool, StreamMethod
 from router.ops.oip import oip_methods
 from router.ops.reflection import CLIENT_SERVICES, reflection_methods
 from router.plan.check_shares import check_shares
+from router.plan.plan import Plan
 from router.store.sqlite import SqliteLog
 from router.telemetry.counted import Counted
 from router.telemetry.logs import configure_logs
@@ -179,6 +183,7 @@ def serve(path: str | Path, environment: str = "") -> int:
         reloader.start(config)
         desk.start()
         outbox.start()
+        drain_first: list[Callable[[], None]] = []
 
         def tick() -> None:
             _tick(reloader, certificates, watchers)
@@ -188,7 +193,7 @@ def serve(path: str | Path, environment: str = "") -> int:
             Actions(
                 reload=lambda: _reload(reloader, certificates, watchers),
                 tick=tick,
-                drain=lambda: _drain(engine, serving, watchers, config),
+                drain=lambda: _drain(engine, serving, watchers, config, drain_first),
                 stop=stack.close,
             ),
             clock,
@@ -199,12 +204,34 @@ def serve(path: str | Path, environment: str = "") -> int:
         tape = _tape_reader(engine, config, clock)
         stack.callback(tape.stop)  # after the engine, whose last records it reads
         tape.start()
-        live = LivePlan(lambda: reloader.plan, regex_match)
-        operators = operator_methods(Sources(serving, live))
+        controller = Controller(publication, store, ticker, reloader.apply, checks)
+        operators = _operators(controller, publication, serving, checks, engine)
+        drain_first.append(operators.lookout.end)
+        operators.lookout.start()
+        stack.callback(operators.lookout.join)
         groups = _groups(engine, serving, watchers, desk, operators)
         _serve_clients(engine, listeners, serving, groups, stack)
         _say_ready(listeners, clock, started_at)
         return lifecycle.run()
+
+
+def _operators(
+    controller: Controller,
+    publication: Publication,
+    serving: Serving,
+    checks: Checks,
+    engine: Engine,
+) -> Operators:
+    def plan() -> Plan | None:
+        current = publication.current
+        return None if current is None else current.plan
+
+    trials = Trials(
+        lambda text, name: problems_of(text, name, checks),
+        lambda text, name, view: diff_text(text, name, checks, view),
+    )
+    live = LivePlan(plan, regex_match)
+    return operator_methods(Sources(serving, live, controller, trials), engine.send)
 
 
 def events(engine: Engine, pool: int) -> Iterator[MethodEvent]:
@@ -409,8 +436,16 @@ def _tick(
     watchers.refresh()
 
 
-def _drain(engine: Engine, serving: Serving, watchers: Watchers, config: Config) -> int:
+def _drain(
+    engine: Engine,
+    serving: Serving,
+    watchers: Watchers,
+    config: Config,
+    first: list[Callable[[], None]],
+) -> int:
     serving.drain()
     log.info("draining", extra={"fields": {"grace_s": config.server.drain_s}})
     watchers.end()
+    for end in first:
+        end()
     return engine.drain(config.server.drain_s)

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from router import __version__
+from router.cli import look, operate, resources
 from router.cli.alerts import alerts
 from router.cli.bench import bench
 from router.cli.feedback import feedback, key
@@ -38,7 +39,8 @@ OUTPUT = click.option(
 def router() -> None:
     """A gRPC inference router: every version of a model, and who gets which.
 
-    Exit codes: 0 done, 1 error, 2 changes found (plan), 64 wrong usage.
+    Exit codes: 0 done, 1 error, 2 changes found (plan) or not ended in time (status),
+    64 wrong usage.
     """
 
 
@@ -183,7 +185,10 @@ def predict(target: str, model: str, output: str, **asked: Any) -> int:
     return EXIT_OK
 
 
-for command in (alerts, bench, feedback, key):
+for command in (
+    *operate.COMMANDS, *look.COMMANDS, *resources.COMMANDS,
+    alerts, bench, feedback, key,
+):  # fmt: skip
     router.add_command(command)
 
 

@@ -411,3 +411,8 @@ def _known(value: dict[str, Any]) -> Known:
         names("layers"),
         frozenset(map(str, policies)) if isinstance(policies, dict) else frozenset(),
     )
+
+
+def write_yaml(value: Any) -> str:
+    """JSON values as YAML, in the order they have."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True)

@@ -139,12 +139,17 @@ class Controller:
             return self._done(message)
 
     def view(self) -> View:
-        """What there is to see."""
+        """What there is to see: each scope as it is now, with the last verdicts."""
         with self._publication.lock:
             routing = self._routing()
             state = self._publication.state()
+            seen = {one.spec.scope: one for one in self._watcher.views()}
+            scopes = tuple(
+                _now(seen.get(spec.scope), spec, self._watcher.progress(spec, current))
+                for spec, current in routing.scopes()
+            )
         return View(
-            routing, self._watcher.views(), state.flags, state.is_frozen,
+            routing, scopes, state.flags, state.is_frozen,
             self._watcher.is_stalled(), self._publication.waiting,
         )  # fmt: skip
 
@@ -364,6 +369,15 @@ class Controller:
         if current is None:
             raise RefusedError("the router is still starting")
         return current
+
+
+def _now(seen: ScopeView | None, spec: Spec, state: ScopeState) -> ScopeView:
+    """The scope as it is, with what the last tick saw of it unless it has moved on."""
+    if seen is None or seen.state.attempt != state.attempt:
+        return ScopeView(spec, state)
+    has_moved = (seen.state.phase, seen.state.step) != (state.phase, state.step)
+    waits_for = state.hold_reason if has_moved else seen.waits_for
+    return replace(seen, spec=spec, state=state, waits_for=waits_for)
 
 
 def _signature(command: Command) -> str:

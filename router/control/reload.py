@@ -5,11 +5,12 @@ is stored, everything is stored before it is published, and the table is publish
 before a version is unloaded. Whatever goes wrong, the table that was serving keeps
 serving.
 
-One thread calls this; a storm of changes is a sequence of reloads, each of the newest
-file.
+One at a time, whoever asks: a storm of changes is a sequence of reloads, each of the
+newest file.
 """
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +67,9 @@ class Reloader:
         self._listed: dict[str, tuple[int, ...]] = {}
         self._files: tuple[ModelFile | RemoteVersion, ...] = ()
         self.renewals = Renewals(means.clock)
+        # Loading is long: who polls and who applies wait for each other here, and not
+        # under the publication's lock.
+        self._lock = threading.RLock()
 
     @property
     def applied(self) -> tuple[Config, Plan] | None:
@@ -85,6 +89,10 @@ class Reloader:
 
     def poll(self) -> bool:
         """Reload when the file has changed, else renew what is due; whether it did."""
+        with self._lock:
+            return self._poll()
+
+    def _poll(self) -> bool:
         now = look_at(self._path, self._file)
         if not has_changed(self._file, now):
             for key in self.renewals.due():
@@ -96,6 +104,10 @@ class Reloader:
 
     def reload(self, reason: str) -> bool:
         """Read the file again; on any problem say so and change nothing."""
+        with self._lock:
+            return self._reload(reason)
+
+    def _reload(self, reason: str) -> bool:
         self._file = look_at(self._path)
         try:
             self._take(load_config(self._path, self._means.checks), reason)
@@ -115,6 +127,11 @@ class Reloader:
         return False
 
     def apply(self, command: ApplyConfig) -> str:
+        """As `_apply`, one at a time."""
+        with self._lock:
+            return self._apply(command)
+
+    def _apply(self, command: ApplyConfig) -> str:
         """Let the text of a command take effect and become the file; what happened.
 
         The file owns what should be, so it has to say what is: it is replaced, whole,

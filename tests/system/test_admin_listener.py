@@ -20,7 +20,10 @@ from router.client.stub import call, streaming
 ADMIN = "run/admin.sock"
 OPERATORS = [
     f"router.v1.{name}Service"
-    for name in ("Explain", "Model")
+    for name in (
+        "Audience", "Config", "Explain", "Flag", "History", "Model", "Rollout",
+        "Variation",
+    )
 ]  # fmt: skip
 
 
