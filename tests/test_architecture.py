@@ -42,8 +42,9 @@ OURS: dict[str, set[str]] = {
     "feedback": {"errors", "clock", "store", "engine"},
     "notify": {"errors", "clock", "store"},
     "control": BELOW_CONTROL,
+    # It reads recordings, which are on the tape.
     "lab": {"errors", "clock", "control", "client", "models", "analysis", "engine",
-            "plan", "config"},
+            "plan", "config", "telemetry.tape"},
     "admin": {"errors", "control", "telemetry", "feedback", "lab", *MESSAGES,
               "ops.methods"},  # what a method is, for every listener
     "ops": {"errors", "control", "telemetry", "feedback", "lab", *MESSAGES},

@@ -163,6 +163,11 @@ def _check_model(config: Config, model: Model, path: Path, served: Served) -> Fi
                 yield Finding((*path, "versions"), "listed twice", str(version))
     leaves = _tests_over(config, model)
     yield from check_features(model, iter(leaves))
+    if model.record is not None and config.server.tape is None:
+        yield Finding(
+            (*path, "record"), "requests are recorded on the tape, and there is none",
+            "", "add server.tape: {path: run/tape}",
+        )  # fmt: skip
     keys = {test.key for _, test in leaves}
     keys |= {r.channel_key for r in config.rollouts if r.channels}
     keys |= {model.force.header} if model.force else set()

@@ -226,7 +226,7 @@ def _compile_model(parts: _Parts, model: ModelConfig) -> Model:
             tensor=model.unit.tensor or "",
             on_missing=OnMissing[model.unit.on_missing.upper()],
         ),
-        output=_compile_output(model),
+        output=compile_output(model),
         pins=Pins[model.pins.upper()],
         annotate=_ANNOTATE[model.annotate],
         has_fallback=model.fallback,
@@ -334,7 +334,8 @@ def _compile_rule(
     )
 
 
-def _compile_output(model: ModelConfig) -> Output | None:
+def compile_output(model: ModelConfig) -> Output | None:
+    """What is declared of the output that is judged."""
     output = model.output
     if output is None:
         return None
