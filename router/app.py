@@ -71,6 +71,7 @@ from router.ops.health import Watchers, health_methods
 from router.ops.methods import Method, MethodPool, StreamMethod
 from router.ops.oip import oip_methods
 from router.ops.reflection import CLIENT_SERVICES, reflection_methods
+from router.ops.repository import repository_methods
 from router.plan.check_shares import check_shares
 from router.plan.plan import Plan
 from router.store.sqlite import SqliteLog
@@ -209,7 +210,8 @@ def serve(path: str | Path, environment: str = "") -> int:
         drain_first.append(operators.lookout.end)
         operators.lookout.start()
         stack.callback(operators.lookout.join)
-        groups = _groups(engine, serving, watchers, desk, operators)
+        loads = Group(APPLY_POOL, ADMIN, repository_methods(reloader))
+        groups = (*_groups(engine, serving, watchers, desk, operators), loads)
         _serve_clients(engine, listeners, serving, groups, stack)
         _say_ready(listeners, clock, started_at)
         return lifecycle.run()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from router.config import audience as conditions
+from router.config.alias import STABLE
 from router.config.audience import AudienceRef, Condition, Test
 from router.config.check_alerts import check_alerts, check_feedback
 from router.config.check_rollouts import check_rollouts
@@ -161,6 +162,11 @@ def _check_model(config: Config, model: Model, path: Path, served: Served) -> Fi
         for version, count in Counter(model.versions).items():
             if count > 1:
                 yield Finding((*path, "versions"), "listed twice", str(version))
+    if model.aliases.get(STABLE, model.stable) != model.stable:
+        yield Finding(
+            (*path, "aliases", STABLE), f"but stable is {model.stable}",
+            str(model.aliases[STABLE]), "say it once",
+        )  # fmt: skip
     leaves = _tests_over(config, model)
     yield from check_features(model, iter(leaves))
     if model.record is not None and config.server.tape is None:
@@ -189,6 +195,12 @@ def _check_model(config: Config, model: Model, path: Path, served: Served) -> Fi
             (*path, "stable"), "stable is not among the versions served", str(stable),
             have(versions),
         )  # fmt: skip
+    for name, version in model.aliases.items():
+        if version not in versions:
+            yield Finding(
+                (*path, "aliases", name), "an alias of a version that is not served",
+                str(version), have(versions),
+            )  # fmt: skip
     if isinstance(model.versions, dict):
         own = model.versions.get(stable)
         if own is not None and own.disabled:

@@ -129,7 +129,7 @@ def _check_candidates(rollout: Rollout, path: Path, names: _Names) -> Finder:
 
 def _aliases(model: Model) -> list[str]:
     own = model.versions.values() if isinstance(model.versions, dict) else ()
-    return [settings.name for settings in own if settings.name]
+    return [*model.aliases, *(settings.name for settings in own if settings.name)]
 
 
 def _check_version(

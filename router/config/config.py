@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from router.config.alerts import Alerts
+from router.config.alias import resolve_aliases
 from router.config.audience import Audience
 from router.config.feedback import Feedback
 from router.config.model import Model
@@ -36,6 +37,11 @@ class Config(BaseModel):
     holdouts: tuple[Holdout, ...] = ()
     feedback: Feedback = Feedback()
     alerts: Alerts = Alerts()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_become_versions(cls, value: Any) -> Any:
+        return resolve_aliases(value)
 
 
 def dump_config(config: Config) -> dict[str, Any]:

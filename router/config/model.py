@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from router.config.alias import Alias, VersionRef
 from router.config.isolation import Isolation, ModelIsolation, Probe, Worker
 from router.config.manifest import Input
 from router.config.upstream import Upstream
@@ -222,8 +223,10 @@ class Model(BaseModel):
     repository: Text | None = None
     """Folder with one folder per version: `<version>/model.onnx`. Not needed when every
     version is another server's."""
-    stable: Version | None = None
+    stable: VersionRef | None = None
     """The version that serves by default; the lowest one if unset."""
+    aliases: dict[Alias, Version] = Field(default_factory=dict)
+    """Names that stand for versions in the rest of the file; `stable` is one too."""
     versions: Versions = "all"
     """`all`, a list of those to serve, or settings by version (all are served)."""
     unit: Unit = Unit()

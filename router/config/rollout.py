@@ -162,7 +162,7 @@ class Holdout(BaseModel):
 
 
 def versions_of(rollout: Rollout) -> tuple[int | str, ...]:
-    """The candidates as written: integers or aliases."""
+    """The candidates: integers, or names of versions. Aliases were replaced before."""
     if rollout.candidate is not None:
         return (rollout.candidate,)
     return rollout.candidates

@@ -9,14 +9,15 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from router.config.values import FROZEN, Name, Percent, Version, VersionKey
+from router.config.alias import VersionRef
+from router.config.values import FROZEN, Name, Percent
 
 
 class Share(BaseModel):
     """One version's part of a split."""
 
     model_config = FROZEN
-    version: Version
+    version: VersionRef
     weight: Percent
     """Percent, at most two decimals."""
     name: Name | None = None
@@ -32,7 +33,7 @@ def _shares(value: Any) -> Any:
 Split = Annotated[
     tuple[Share, ...],
     BeforeValidator(
-        _shares, json_schema_input_type=list[Share] | dict[VersionKey, float]
+        _shares, json_schema_input_type=list[Share] | dict[int | str, float]
     ),
     Field(min_length=1),
 ]
@@ -47,7 +48,7 @@ class Route(BaseModel):
     """Who; everyone if unset."""
     split: Split | None = None
     """A list of version and weight, or the short form `{1: 90, 2: 10}`."""
-    version: Version | None = None
+    version: VersionRef | None = None
     """All of them to one version."""
     layer: Name | None = None
     """Whose buckets are split; the model's own layer if unset."""

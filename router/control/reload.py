@@ -6,7 +6,7 @@ before a version is unloaded. Whatever goes wrong, the table that was serving ke
 serving.
 
 One at a time, whoever asks: a storm of changes is a sequence of reloads, each of the
-newest file.
+newest file, and a version that an operator loads takes the same way as a reload.
 """
 
 import logging
@@ -21,15 +21,38 @@ from router.config.check import Checks
 from router.config.config import Config, config_revision
 from router.config.load import load_config, read_config
 from router.config.model import served_versions, stable_of
+from router.config.resources import with_resources
 from router.control.commands import ApplyConfig
 from router.control.files import FileState, has_changed, look_at
+from router.control.loads import (
+    LoadError,
+    NoVersionError,
+    Wanted,
+    alias_problems,
+    loadable,
+    named_by,
+    source_of,
+    taken_out,
+    traffic_of,
+)
 from router.control.publication import REVISION_AT, Publication, refuse_drift
 from router.control.renewals import Look, Renewals
 from router.control.serving import Served, Serving
-from router.control.versions import Key, Loading, Versions, catalogue_of
-from router.errors import ConfigError, ConflictError, RouterError, StoreError
-from router.models.repository import ModelFile, find_served, list_models
-from router.models.upstream import RemoteVersion
+from router.control.state import load_record
+from router.control.versions import (
+    Choice,
+    Loading,
+    Versions,
+    catalogue_of,
+)
+from router.errors import (
+    ConfigError,
+    ConflictError,
+    ModelError,
+    RouterError,
+    StoreError,
+)
+from router.models.repository import find_served, list_models
 from router.plan.diff import diff_plans
 from router.plan.plan import Plan
 
@@ -64,8 +87,7 @@ class Reloader:
         self._config: Config | None = None
         self._file = FileState(None, b"")
         # What the last configuration was made from, for versions that are renewed.
-        self._listed: dict[str, tuple[int, ...]] = {}
-        self._files: tuple[ModelFile | RemoteVersion, ...] = ()
+        self._wanted = Wanted({})
         self.renewals = Renewals(means.clock)
         # Loading is long: who polls and who applies wait for each other here, and not
         # under the publication's lock.
@@ -80,7 +102,8 @@ class Reloader:
     def start(self, config: Config) -> None:
         """Let the first configuration take effect; RouterError when it cannot."""
         self._file = look_at(self._path)
-        self._take(config)
+        with self._lock:
+            self._take(config, "start", self._whole(config))
 
     @property
     def plan(self) -> Plan | None:
@@ -110,7 +133,8 @@ class Reloader:
     def _reload(self, reason: str) -> bool:
         self._file = look_at(self._path)
         try:
-            self._take(load_config(self._path, self._means.checks), reason)
+            config = load_config(self._path, self._means.checks)
+            self._take(config, reason, self._whole(config))
         except ConfigError as error:
             for problem in error.problems:
                 _report(reason, str(problem))
@@ -151,7 +175,8 @@ class Reloader:
         aside = self._path.with_name(f".{self._path.name}.applied")
         try:
             aside.write_text(command.text)
-            self._take(config, f"applied by {command.asked.actor}")
+            reason = f"applied by {command.asked.actor}"
+            self._take(config, reason, self._whole(config))
             aside.replace(self._path)
         except OSError as error:
             raise StoreError(
@@ -166,33 +191,99 @@ class Reloader:
         """Load one version anew, as the configuration has it that serves; whether it
         can serve. Nothing else is touched, and on any problem nothing at all."""
         assert self._config is not None
+        again = "a version is loaded again"
         try:
-            return self._take(self._config, "a version is loaded again", key)
+            return not self._take(self._config, again, self._wanted.renewed(key))
         except RouterError as error:
-            _report("a version is loaded again", str(error))
+            _report(again, str(error))
         return False
 
-    def _take(
-        self, config: Config, reason: str = "start", renewed: Key | None = None
-    ) -> bool:
-        """Whether the renewed version can serve, if it is one that is renewed."""
-        if renewed is None:
-            listed = list_models(config)
-            files = find_served(config, listed)
-            only = None
-        else:
-            listed, files, only = self._listed, self._files, frozenset({renewed})
+    def load_version(self, model: str, version: int | None, actor: str) -> None:
+        """Load a version that is new in its repository, has another file now, or was
+        unloaded; all of them that are not loaded if none is named. RouterError says why
+        one cannot serve: it is not routable then, and nothing else has changed."""
+        with self._lock:
+            assert self._config is not None
+            known = self._wanted.listed.get(model, ())
+            versions = [version] if version is not None else [
+                one for one in loadable(self._config, model, known)
+                if not self._versions.is_loaded((model, one))
+            ]  # fmt: skip
+            failed: list[RouterError] = []
+            for one in versions:
+                try:
+                    self._load(self._config, (model, one), actor)
+                except (ModelError, ConfigError, NoVersionError) as error:
+                    failed.append(error)
+            if len(failed) == 1:
+                raise failed[0]
+            if failed:
+                raise LoadError("; ".join(str(error) for error in failed))
+
+    def _load(self, config: Config, key: Key, actor: str) -> None:
+        listed = self._wanted.listed
+        source = source_of(config, *key, listed.get(key[0], ()))
+        wanted = self._wanted.with_version(source)
+        if _stables(config, wanted.listed) != _stables(config, listed):
+            what = "it would become stable by arriving: name stable in the file"
+            raise ModelError(*key, what)
+        why = self._take(config, "a version is loaded at run time", wanted)
+        if why:
+            raise ModelError(*key, why.removeprefix(str(ModelError(*key, ""))))
+        if key in self._publication.state().unloaded:
+            self._publication.grow((load_record(*key, True, actor, "loaded"),))
+
+    def unload_version(self, model: str, version: int, actor: str) -> None:
+        """Unload a version that serves nobody. RouterError says what it serves."""
+        key = model, version
+        # Under both locks: nobody gives it traffic between the look and the deed.
+        with self._lock, self._publication.lock:
+            current = self._publication.current
+            assert current is not None
+            if not self._versions.is_known(key):
+                raise NoVersionError(model, version)
+            stables = _stables(current.file, self._wanted.listed)
+            serves = named_by(current.config, stables, key)
+            serves = serves or traffic_of(current.plan, key)
+            if serves:
+                raise ModelError(model, version, f"cannot be unloaded: {serves}")
+            why = "unloaded at run time"
+            # Stored first: a router that dies now comes back as it was asked to be.
+            record = load_record(model, version, False, actor, why)
+            self._publication.grow((record,))
+            self._take(current.file, why, self._wanted.without_version(key, why))
+
+    def _whole(self, config: Config) -> Wanted:
+        """All that a configuration wants, looked at anew."""
+        listed = list_models(config)
+        state = self._publication.state()
+        named = with_resources(config, state.resources)
+        out = taken_out(named, _stables(config, listed), state)
+        return Wanted(listed, find_served(config, listed), Choice(out=out))
+
+    def _take(self, config: Config, reason: str, wanted: Wanted) -> str:
+        """Let it take effect. When one version was to be loaded and cannot serve,
+        nothing does, and the answer is why."""
+        listed, only = wanted.listed, wanted.choice.only
         stables = _stables(config, listed)
-        looks = {(file.model, file.version): Look.at(file) for file in files}
-        loading = self._versions.load(config, files, stables, only)
+        looks = {
+            (file.model, file.version): Look.at(file)
+            for file in wanted.files
+            if (file.model, file.version) not in wanted.choice.out
+        }
+        loading = self._versions.load(config, wanted.files, stables, wanted.choice)
+        absent = loading.unavailable - wanted.choice.out.keys()
         try:
-            if loading.problems:
-                raise ConfigError(loading.problems)
-            if renewed is not None and renewed in loading.unavailable:
-                self._versions.keep_absent(loading, renewed)
+            problems = (*loading.problems, *alias_problems(
+                self._config, config, loading.unavailable, str(self._path)
+            ))  # fmt: skip
+            if problems:
+                raise ConfigError(problems)
+            for key in absent & (only or frozenset()):
+                self._versions.keep_absent(loading, key)
                 catalogue = catalogue_of(loading, stables)
                 self._serving.put(replace(self._serving.served, catalogue=catalogue))
-                return False
+                return loading.versions[key].entry.reason
             plan, table = self._publish(config, listed, loading, reason)
         except BaseException:
             self._versions.discard(loading)
@@ -211,15 +302,15 @@ class Reloader:
         _report_published(self._plan, plan, revision, reason)
         self._warn_about_server(config)
         self._plan, self._config = plan, config
-        if renewed is None:
-            self._listed, self._files = listed, files
-            self.renewals.take(looks, loading.unavailable)
-        return True
+        if not wanted.is_renewal_of(self._wanted):
+            self.renewals.take(looks, absent & looks.keys())
+        self._wanted = wanted
+        return ""
 
     def _publish(
         self,
         config: Config,
-        listed: dict[str, tuple[int, ...]],
+        listed: Mapping[str, tuple[int, ...]],
         loading: Loading,
         reason: str,
     ) -> tuple[Plan, bytes]:

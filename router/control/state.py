@@ -33,6 +33,8 @@ VARIANT_SET = "variant_set"
 RESOURCE_PUT = "resource_put"
 RESOURCE_DELETED = "resource_deleted"
 REQUEST_DONE = "request_done"
+VERSION_LOADED = "version_loaded"
+VERSION_UNLOADED = "version_unloaded"
 REQUESTS_MAX = 1_000  # answers kept for clients that ask again
 
 
@@ -55,6 +57,8 @@ class ControlState:
     is_frozen: bool = False
     disabled: frozenset[tuple[str, int]] = frozenset()
     """(model, version) that an operator or a rollback took out."""
+    unloaded: Mapping[tuple[str, int], str] = field(default_factory=dict)
+    """(model, version) that an operator unloaded, and why."""
     resources: Mapping[tuple[str, str], Mapping[str, Any]] = field(default_factory=dict)
     """(kind, name) to its body, beside what the file has."""
     requests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -142,6 +146,13 @@ def _next(state: ControlState, record: Record) -> ControlState:
             return replace(
                 state, disabled=without | one if payload["is_disabled"] else without
             )
+        case "version_loaded" | "version_unloaded":
+            model, _, version = record.subject.rpartition("/")
+            unloaded = dict(state.unloaded)
+            unloaded.pop((model, int(version)), None)
+            if record.kind == VERSION_UNLOADED:
+                unloaded[model, int(version)] = record.reason
+            return replace(state, unloaded=unloaded)
         case "resource_put" | "resource_deleted":
             payload = json.loads(record.payload)
             named = str(payload["kind"]), record.subject
@@ -210,6 +221,14 @@ def variant_record(
     payload = {"model": model, "version": version, "is_disabled": is_disabled}
     subject = f"{model}/{version}"
     return Record(VARIANT_SET, subject, json.dumps(payload), actor, reason)
+
+
+def load_record(
+    model: str, version: int, is_loaded: bool, actor: str, reason: str
+) -> Record:
+    """A version was loaded or unloaded at run time."""
+    kind = VERSION_LOADED if is_loaded else VERSION_UNLOADED
+    return Record(kind, f"{model}/{version}", "{}", actor, reason)
 
 
 def resource_record(

@@ -13,7 +13,7 @@ without it, or keeps running without it, serves better than one that does not.
 import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from router.config.config import Config
@@ -71,6 +71,22 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """Which versions are loaded.
+
+    With `only` the others are taken as they are, whatever their files look like. Those
+    in `out` are not loaded, for the reason given. `note` is said of those that are.
+    """
+
+    only: frozenset[Key] | None = None
+    out: Mapping[Key, str] = field(default_factory=dict)
+    note: str = ""
+
+
+ALL = Choice()
+
+
+@dataclass(frozen=True, slots=True)
 class Loading:
     """What loading came to; nothing is routed to these versions yet."""
 
@@ -95,12 +111,10 @@ class Versions:
         config: Config,
         files: Iterable[ModelFile | RemoteVersion],
         stables: Mapping[str, int],
-        only: frozenset[Key] | None = None,
+        choice: Choice = ALL,
     ) -> Loading:
-        """Load what is new. With problems in the result, call `discard` with it.
-
-        With `only` the others are taken as they are, whatever their files look like.
-        """
+        """Load what is new. With problems in the result, call `discard` with it."""
+        only = choice.only
         models = {model.name: model for model in config.models}
         is_start = not self._current
         versions: dict[Key, Loaded] = {}
@@ -108,6 +122,10 @@ class Versions:
         anew = []
         for file in files:
             key = file.model, file.version
+            if key in choice.out:
+                entry = VersionEntry(file.version, False, choice.out[key])
+                versions[key] = Loaded(NOTHING, entry)
+                continue
             before = self._current.get(key)
             identity = self._identity(models[file.model], file, stables[file.model])
             is_same = before and before.entry.is_loaded and before.identity == identity
@@ -131,7 +149,9 @@ class Versions:
             versions[key] = loaded
             if loaded.entry.is_loaded:
                 fresh.add(key)
-            elif not _may_be_absent(key, stables, before, is_start):
+                entry = replace(loaded.entry, reason=choice.note)
+                versions[key] = replace(loaded, entry=entry)
+            elif not _may_be_absent(key, stables, before, is_start or only is not None):
                 problems.append(_problem(file, loaded.entry.reason))
         for key in _mismatches(models, versions, stables):
             fields = {
@@ -146,10 +166,20 @@ class Versions:
             if before is None or before.entry.reason != MISMATCH:
                 event = "a version cannot stand in for stable"
                 log.error(event, extra={"fields": fields})
-            if not _may_be_absent(key, stables, before, is_start):
+            if not _may_be_absent(key, stables, before, is_start or only is not None):
                 problems.append(_mismatch_problem(key))
             versions[key] = differs
+        if only is not None:
+            # What could not be loaded before is still explained.
+            absent = self._current.keys() - _loaded(self._current) - versions.keys()
+            versions |= {key: self._current[key] for key in absent}
         return Loading(versions, frozenset(fresh), tuple(problems))
+
+    def is_known(self, key: Key) -> bool:
+        return key in self._current
+
+    def is_loaded(self, key: Key) -> bool:
+        return key in _loaded(self._current)
 
     def discard(self, loading: Loading) -> None:
         """Forget what was loaded for nothing. The current versions stay."""
@@ -258,11 +288,11 @@ def _without(loaded: Loaded, reason: str) -> Loaded:
 
 
 def _may_be_absent(
-    key: Key, stables: Mapping[str, int], before: Loaded | None, is_start: bool
+    key: Key, stables: Mapping[str, int], before: Loaded | None, may_be_new: bool
 ) -> bool:
     if stables[key[0]] == key[1]:
         return False
-    return is_start or (before is not None and not before.entry.is_loaded)
+    return may_be_new if before is None else not before.entry.is_loaded
 
 
 def _mismatches(

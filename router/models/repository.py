@@ -133,7 +133,7 @@ def find_served(
 ) -> tuple[ModelFile | RemoteVersion, ...]:
     """Every version that a configuration serves, given what the repositories hold."""
     return tuple(
-        _served(model, version)
+        find_source(model, version)
         for model in config.models
         for version in served_versions(model, versions[model.name])
     )
@@ -154,7 +154,8 @@ def list_models(config: Config) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _served(model: Model, version: int) -> ModelFile | RemoteVersion:
+def find_source(model: Model, version: int) -> ModelFile | RemoteVersion:
+    """Where a version comes from. ModelError when it is not there."""
     upstream = settings_of(model, version).upstream
     if upstream is not None:
         return RemoteVersion(model.name, version, upstream)

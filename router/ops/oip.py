@@ -185,7 +185,10 @@ def _repository_index(serving: Serving, asked: Any) -> Any:
             ready = serving.is_version_ready(model.name, entry.version)
             if asked.ready and not ready:
                 continue
-            reason = "" if ready else entry.reason or "not ready"
+            # The entry's reason is about loading: of one that is loaded and out now it
+            # explains nothing.
+            is_explained = ready or not entry.is_loaded
+            reason = (entry.reason if is_explained else "") or ("not ready", "")[ready]
             answer.models.add(
                 name=model.name,
                 version=str(entry.version),
