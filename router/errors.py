@@ -47,7 +47,7 @@ class ModelError(RouterError):
     """A model version that cannot be served: missing, corrupt, or refused."""
 
     def __init__(self, model: str, version: int, message: str) -> None:
-        self.model, self.version = model, version
+        self.model, self.version, self.problem = model, version, message
         super().__init__(f"model '{model}' version {version}: {message}")
 
 

@@ -64,6 +64,7 @@ THIRD: dict[str, set[str]] = {
     "analysis": {"numpy"},
     "telemetry/prometheus.py": {"prometheus_client"},
     "models/upstream.py": {"grpc"},
+    "models/pull.py": {"fsspec"},  # an extra, imported when a version is pulled
     "store/etcd.py": {"grpc"},
     "ops": {"starlette", "uvicorn", "google"},
     "client": {"grpc", "numpy", "google"},

@@ -1,6 +1,8 @@
 """Versions come and go while the server runs, told by stock clients."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -277,6 +279,28 @@ def test_an_alias_moves_only_to_a_version_that_is_loaded(operator: Operator) -> 
     route = {"model": "tag", "version": "champion"}
     operator.server.reload({"models": [moved], "routes": [route]})
     assert operator.answers() == 3
+
+
+@pytest.mark.slow
+def test_the_command_line_loads_and_unloads_and_says_what_is_refused(
+    operator: Operator,
+) -> None:
+    def router_model(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "router", "model", *arguments]
+        folder = operator.server.directory
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+    operator.put(3)
+    # The file says where the admin listener is; its path is seen from its folder.
+    done = router_model("load", "tag", "3", "-f", str(operator.server.path))
+    assert (done.returncode, done.stdout) == (0, "tag version 3: loaded\n"), done.stderr
+    assert operator.answers("3") == 3
+    done = router_model("unload", "tag", "1", "--admin", operator.address)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{operator.address}: INVALID_ARGUMENT:"
+        " model 'tag' version 1: cannot be unloaded: it is stable\n"
+    )
 
 
 def gone_by_delete(folder: Path) -> None:
