@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from router.config.alias import VersionRef
 from router.config.steps import AmountText, Criteria, Duration, Step, Weights
 from router.config.values import (
     FROZEN,

@@ -35,7 +35,10 @@ routes:
   - {model: credit, split: [{version: blue, weight: 90}, {version: 1, weight: 10}]}
 audiences: [{name: ny, when: {key: k, exact: x}}]
 rollouts:
-  - {name: r, model: credit, candidate: green, steps: [{weight: {to: 5, for: 2h}}]}
+  - name: r
+    model: credit
+    candidate: green
+    steps: [{weight: {to: 5, for: 2h}}, {weight: {to: 100}}]
 """)
     assert config.models[0].stable == 2
     assert config.routes[0].version == 3
