@@ -41,6 +41,7 @@ from router.control.serving import Served, Serving
 from router.control.state import load_record
 from router.control.versions import (
     Choice,
+    Key,
     Loading,
     Versions,
     catalogue_of,
