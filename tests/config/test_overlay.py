@@ -70,7 +70,7 @@ def problems(environment: str, text: str = TEXT) -> list[tuple[int, str, str]]:
 def test_a_problem_points_at_the_line_that_has_to_be_edited() -> None:
     wrong = TEXT.replace("stable: 2", "stable: two").replace("loops: 1", "loops: one")
     assert problems("staging", wrong) == [
-        (16, "models[1].stable", "expected a whole number")
+        (16, "models[1].stable", "the model has no alias of this name")
     ]
     assert problems("production", wrong) == [
         (2, "server.loops", "expected a whole number")
