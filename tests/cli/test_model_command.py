@@ -185,7 +185,11 @@ def test_pull_brings_a_version_that_is_what_its_manifest_says(
 
 def test_load_needs_to_know_whom_to_tell(run: Run, file: Path) -> None:
     assert run("load", "tag", "1").code == 64
-    assert "no admin listener" in run("load", "tag", "1", "-f", file).err
+    closed = file.with_name("closed.yaml")
+    closed.write_text(
+        json.dumps(json.loads(file.read_text()) | {"server": {"admin": None}})
+    )
+    assert "no admin listener" in run("load", "tag", "1", "-f", closed).err
     ran = run("load", "tag", "best", "-f", file, "--admin", "127.0.0.1:1")
     assert "no number and no alias" in ran.err
     ran = run("load", "tag", "1", "--admin", "127.0.0.1:1", "--timeout", "5")

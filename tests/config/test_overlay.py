@@ -81,7 +81,7 @@ def test_a_member_behind_a_removed_one_keeps_its_line() -> None:
     text = TEXT.replace("{debit: null,", "{credit: null, debit: {stable: x}}\n    #")
     assert problems("production", text) == [
         (10, "routes[0].model", "no model of this name"),
-        (21, "models[0].stable", "expected a whole number"),
+        (21, "models[0].stable", "the model has no alias of this name"),
     ]
 
 
