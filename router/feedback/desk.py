@@ -13,7 +13,7 @@ from typing import Any
 from router.clock import Clock
 from router.errors import RouterError, StoreError
 from router.feedback.evidence import LabelEvidence, Question, label_evidence
-from router.feedback.fold import EVERYONE, LabelFold
+from router.feedback.fold import EVERYONE, Folded, LabelFold
 from router.feedback.join import (
     DIFFERENT,
     JOINED,
@@ -128,6 +128,22 @@ class FeedbackDesk:
         return label_evidence(
             question, folded, self._settings.maturity_s, self._clock.now()
         )
+
+    def folded(self, model_hash: int, metric: str) -> tuple[Folded, ...] | None:
+        """The sums of a metric, by stratum and cohort; None while they are incomplete.
+
+        Incomplete: labels from before the start are still being read, or a bound left
+        some out.
+        """
+        counts = self.fold.counts
+        if not self.fold.is_complete or counts.keys_full or counts.units_full:
+            return None
+        return self.fold.read(model_hash, metric)
+
+    @property
+    def maturity_s(self) -> float:
+        """How old a cohort has to be before it may promote."""
+        return self._settings.maturity_s
 
     def _answers(
         self, found: Sequence[LabelRow | Answer], added: tuple[Added, ...]

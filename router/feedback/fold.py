@@ -10,7 +10,8 @@ Cohorts are compared at equal age by taking only the first, of closed cohorts: a
 that has had a week must not be compared with one that has had a day.
 
 A *negative label* counts once per unit and rule, as a first event, because labels of
-one unit are not independent. All memory is bounded; what a bound cost is counted, and
+one unit are not independent. Tests that need outcomes of both kinds read the *firsts*:
+the sums of only the first row of each unit under its rule, whatever it says. All memory is bounded; what a bound cost is counted, and
 evidence says so.
 """
 
@@ -28,6 +29,8 @@ COHORT_S = 3600
 KEYS_MAX = 100_000
 SLICES_MAX = 64  # of a model; the others are one slice
 UNITS_MAX = 1_000_000  # remembered for first events
+BEFORE = "pre_exposure"  # the metric that tells a unit's value before the experiment
+_SEEN, _NEGATIVE = 1, 2
 EVERYONE, OTHER = "", "other"
 
 
@@ -47,13 +50,18 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """The sums of one key, of labels in time and of those after; first negatives."""
+    """The sums of one key, of labels in time and of those after; first negatives.
+
+    `firsts` and `tail_firsts` are the same sums over units: of each its first row.
+    """
 
     key: Key
     prompt: Sums
     tail: Sums
     negatives: int
     tail_negatives: int = 0
+    firsts: Sums = NOTHING
+    tail_firsts: Sums = NOTHING
 
 
 @dataclass(slots=True)
@@ -77,7 +85,9 @@ class LabelFold:
         self._prompt: dict[Key, list[float]] = {}
         self._tail: dict[Key, list[float]] = {}
         self._negatives: dict[tuple[Key, bool], int] = {}
-        self._units: set[tuple[int, int, str, int]] = set()
+        self._firsts: dict[tuple[Key, bool], list[float]] = {}
+        self._units: dict[tuple[int, int, str, int], int] = {}
+        self._before: dict[tuple[int, int], float] = {}
         self._slices: dict[int, set[str]] = {}
         self._is_complete = False
         self.counts = FoldCounts()
@@ -105,8 +115,9 @@ class LabelFold:
             for sums in (self._prompt, self._tail):
                 for key in [key for key in sums if key.cohort < before]:
                     del sums[key]
-            for counted in [one for one in self._negatives if one[0].cohort < before]:
-                del self._negatives[counted]
+            for counts in (self._negatives, self._firsts):
+                for counted in [one for one in counts if one[0].cohort < before]:
+                    counts.pop(counted)
 
     def read(self, model: int, metric: str) -> tuple[Folded, ...]:
         """Every key of a model and metric."""
@@ -124,6 +135,8 @@ class LabelFold:
                     tuple(self._tail.get(key, NOTHING)),
                     self._negatives.get((key, True), 0),
                     self._negatives.get((key, False), 0),
+                    tuple(self._firsts.get((key, True), NOTHING)),
+                    tuple(self._firsts.get((key, False), NOTHING)),
                 )
                 for key in sorted(keys)
             )
@@ -137,9 +150,13 @@ class LabelFold:
             # Stable answered for a candidate: the label is neither's to be judged by.
             self.counts.fallbacks += 1
             return
+        if row.metric == BEFORE:
+            self._learn_before(row)
         is_prompt = row.observed_s - row.made_s <= self._maturity_s
         vectors = self._prompt if is_prompt else self._tail
-        is_first: bool | None = None
+        is_first = self._is_first(row, _SEEN)
+        is_first_negative: bool | None = None
+        before = self._before.get((row.model_hash, row.unit_tag), 0.0)
         for name in (EVERYONE, *self._slices_of(row)):
             key = Key(
                 row.model_hash, row.rule_hash, row.rollout_revision, row.propensity_bp,
@@ -152,25 +169,40 @@ class LabelFold:
                     self.counts.keys_full += 1
                     continue
                 sums = vectors[key] = list(NOTHING)
-            if add_row(sums, row, truth):
-                if is_first is None:
-                    is_first = self._is_first(row)
-                if is_first:
-                    counted = (key, is_prompt)
+            is_negative = add_row(sums, row, truth)
+            counted = (key, is_prompt)
+            if is_first:
+                firsts = self._firsts.setdefault(counted, list(NOTHING))
+                add_row(firsts, row, truth, before)
+            if is_negative:
+                if is_first_negative is None:
+                    is_first_negative = self._is_first(row, _NEGATIVE)
+                if is_first_negative:
                     self._negatives[counted] = self._negatives.get(counted, 0) + 1
 
-    def _is_first(self, row: LabelRow) -> bool:
-        """Whether this is the unit's first negative label under its rule."""
-        unit = (row.model_hash, row.rule_hash, row.metric, row.unit_tag)
+    def _is_first(self, row: LabelRow, kind: int) -> bool:
+        """Whether this is the unit's first row (or negative label) under its rule."""
         if not row.is_sticky:
-            return True  # each request is a unit
-        if unit in self._units:
+            # Each request is a unit; its rows are one.
+            return kind == _NEGATIVE or row.row == 0
+        unit = (row.model_hash, row.rule_hash, row.metric, row.unit_tag)
+        known = self._units.get(unit, 0)
+        if known & kind:
             return False
-        if len(self._units) >= UNITS_MAX:
+        if not known and len(self._units) >= UNITS_MAX:
             self.counts.units_full += 1
             return False
-        self._units.add(unit)
+        self._units[unit] = known | kind
         return True
+
+    def _learn_before(self, row: LabelRow) -> None:
+        """Remember a unit's value from before; the first one told stands."""
+        unit = (row.model_hash, row.unit_tag)
+        if row.is_sticky and unit not in self._before:
+            if len(self._before) >= UNITS_MAX:
+                self.counts.units_full += 1
+                return
+            self._before[unit] = row.value
 
     def _slices_of(self, row: LabelRow) -> list[str]:
         if not row.groups:

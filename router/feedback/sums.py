@@ -41,9 +41,14 @@ class Sum(IntEnum):
     VALUES = auto()  # rewards, or values of a named metric
     VALUE = auto()
     VALUE_SQUARES = auto()
-    BIN_COUNT = 18  # calibration: BINS counts, as many sums of scores, and of labels
-    BIN_SCORE = 28
-    BIN_LABEL = 38
+    ERROR_FOURTHS = auto()  # for the standard error of squared errors
+    CONVERTED = auto()  # values above zero
+    BEFORE = auto()  # the unit's value before the experiment, where it is known
+    BEFORE_SQUARES = auto()
+    BEFORE_VALUE = auto()  # its product with the value
+    BIN_COUNT = 23  # calibration: BINS counts, as many sums of scores, and of labels
+    BIN_SCORE = 33
+    BIN_LABEL = 43
 
 
 SIZE = Sum.BIN_LABEL + BINS
@@ -79,16 +84,24 @@ class Measures:
     """Of rewards, or of the named metric."""
 
 
-def add_row(sums: list[float], row: LabelRow, truth: ModelTruth) -> bool:
+def add_row(
+    sums: list[float], row: LabelRow, truth: ModelTruth, before: float = 0.0
+) -> bool:
     """Count one row; whether it shows a wrong prediction (a negative label).
 
     For a value there is no right and wrong, and a row of rewards has no label.
+    `before` is the unit's value from before the experiment, 0 when it is not known.
     """
     sums[Sum.JOINED] += 1
     if row.metric != LABEL:
         sums[Sum.VALUES] += 1
         sums[Sum.VALUE] += row.value
         sums[Sum.VALUE_SQUARES] += row.value * row.value
+        sums[Sum.CONVERTED] += row.value > 0
+        if before:
+            sums[Sum.BEFORE] += before
+            sums[Sum.BEFORE_SQUARES] += before * before
+            sums[Sum.BEFORE_VALUE] += before * row.value
         return row.metric == REWARD and row.value < 0
     score = row.score
     if score is None:
@@ -145,6 +158,7 @@ def _add_value(sums: list[float], score: float, label: float) -> None:
     sums[Sum.ERROR] += error
     sums[Sum.ERROR_ABSOLUTE] += abs(error)
     sums[Sum.ERROR_SQUARES] += error * error
+    sums[Sum.ERROR_FOURTHS] += error**4
 
 
 def merge(left: Sequence[float], right: Sequence[float]) -> Sums:

@@ -42,7 +42,7 @@ def summed(rows, truth=PROBABILITY):
 
 def test_the_vector_has_a_place_for_everything():
     assert SIZE == Sum.BIN_LABEL + 10
-    assert Sum.VALUE_SQUARES == Sum.BIN_COUNT - 1
+    assert Sum.BEFORE_VALUE == Sum.BIN_COUNT - 1
 
 
 def test_measures_of_probabilities_are_those_of_scikit_learn():
