@@ -49,6 +49,7 @@ from router.control.sources import ExternalSources
 from router.control.tell import teller
 from router.control.tick import Around, Ticker
 from router.control.tls import Certificates
+from router.control.truth import Truth
 from router.control.versions import Versions
 from router.control.workers import Workers
 from router.engine._engine import (
@@ -150,6 +151,7 @@ def serve(path: str | Path, environment: str = "") -> int:
 
         def published(routing: Routing) -> None:
             observer.learn(routing.plan)
+            truth.learn(routing.plan)
             serving.put_revision(routing.table_revision)
 
         publication = Publication(guard, store, clock, secrets.token_bytes, published)
@@ -161,6 +163,10 @@ def serve(path: str | Path, environment: str = "") -> int:
         stack.callback(sources.close)
         outbox = open_outbox(config, os.environ, clock)
         stack.callback(outbox.close)
+        desk = open_desk(config, reloader, clock)
+        stack.callback(desk.close)
+        truth = Truth(desk, store, clock)
+        truth.restore()
         ticker = Ticker(
             publication,
             guard,
@@ -169,14 +175,13 @@ def serve(path: str | Path, environment: str = "") -> int:
                 observer,
                 store,
                 sources,
+                labels=truth,
                 tell=teller(outbox.tell, clock),
                 save_filters=checkpoint.write,
             ),
         )
         renewals = reloader.renewals
         stack.callback(renewals.close)
-        desk = open_desk(config, reloader, clock)
-        stack.callback(desk.close)
         alarms = Alarms(config.alerts, outbox.tell, desk, clock)
         counted = (lambda: label_metrics(desk), lambda: outbox_metrics(outbox))
         watched = Watched(certificates, renewals, counted)

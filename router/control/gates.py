@@ -19,6 +19,7 @@ from router.analysis.ceiling import (
 from router.analysis.exceedance import judge_exceedance
 from router.analysis.guardrail import Soak, Units, judge_error_rate
 from router.analysis.labelbet import LabelBet
+from router.analysis.slices import judge_slices
 from router.analysis.verdict import Verdict
 from router.config.steps import Amount, Criterion
 from router.control.evidence import Evidence, Traffic, bet_key
@@ -87,8 +88,15 @@ def judge_scope(
 
 
 def alpha_of(spec: Spec) -> float:
-    """What one test may spend: the rollout's alpha, spread over all it has."""
-    return spec.alpha / max(1, len(list(tests_of(spec))))
+    """What one test may spend: the rollout's alpha, spread over all it has.
+
+    All slices of a criterion are one test: e-BH over them keeps its part.
+    """
+    tests = {
+        (name_of(criterion), version, bool(within))
+        for criterion, version, within in tests_of(spec)
+    }
+    return spec.alpha / max(1, len(tests))
 
 
 def tests_of(spec: Spec) -> Iterator[tuple[Criterion, int, str]]:
@@ -165,21 +173,46 @@ def _gates(spec: Spec, state: ScopeState, evidence: Evidence) -> Iterator[Judged
 
 
 def _sample_ratio(evidence: Evidence) -> Iterator[Judged]:
-    if evidence.srm is not None:
-        yield Judged("sample ratio", "sample ratio", 0, evidence.srm, "hold")
+    at_labels = evidence.labels.get("srm")
+    for name, verdict in (
+        ("sample ratio", evidence.srm), ("sample ratio of labels", at_labels)
+    ):  # fmt: skip
+        if verdict is not None:
+            yield Judged(name, "sample ratio", 0, verdict, "hold")
 
 
 def _judge(
     criterion: Criterion, role: str, spec: Spec, evidence: Evidence
 ) -> Iterator[Judged]:
-    is_compared = criterion.worse_by is not None
     for version in spec.candidates:
-        for within in ("", *spec.slices) if is_compared else ("",):
-            verdict = judge_criterion(criterion, version, within, spec, evidence)
+        judged = [("", judge_criterion(criterion, version, "", spec, evidence))]
+        if criterion.worse_by is not None and spec.slices:
+            judged += _judge_within(criterion, version, spec, evidence)
+        for within, verdict in judged:
             yield Judged(
                 name_of(criterion), role, version, verdict, criterion.action,
                 criterion.dry_run, within,
             )  # fmt: skip
+
+
+def _judge_within(
+    criterion: Criterion, version: int, spec: Spec, evidence: Evidence
+) -> list[tuple[str, Verdict]]:
+    """The slices: those with a gambler together, by e-BH; others each by itself."""
+    name = name_of(criterion)
+    part = criterion.metric.removeprefix("latency_")
+    part = part if criterion.metric in QUANTILES else ""
+    bets = {
+        within: bet
+        for within in spec.slices
+        if (bet := evidence.bets.get(bet_key(name, version, part, within)))
+    }
+    if bets and criterion.metric not in evidence.saturated:
+        return [(", ".join(bets), judge_slices(bets, alpha_of(spec), name))]
+    return [
+        (within, judge_criterion(criterion, version, within, spec, evidence))
+        for within in spec.slices
+    ]
 
 
 def judge_criterion(

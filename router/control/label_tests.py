@@ -7,7 +7,7 @@ own, but only the first can end anything, so each criterion spends its alpha onc
 | metric | compared with stable | as a limit |
 |---|---|---|
 | accuracy, recall, conversion | bets on bad outcomes, margin in points | rate bounds |
-| log_loss, brier, mae, rmse, reward, any named metric | effect with its interval | mean |
+| log_loss, brier, mae, rmse, reward, named ones | effect with its interval | mean |
 | bias | effect, moved either way | mean |
 | precision, calibration_error | the two intervals apart | interval |
 
@@ -134,9 +134,7 @@ def _judge(asked: _Asked, ticks: tuple[Tick, ...]) -> Verdict:
     return min(verdicts, key=lambda one: order.index(one.verdict))
 
 
-def _judge_compared(
-    asked: _Asked, margin: Amount, ticks: tuple[Tick, ...]
-) -> Verdict:
+def _judge_compared(asked: _Asked, margin: Amount, ticks: tuple[Tick, ...]) -> Verdict:
     metric, is_relative = asked.criterion.metric, margin.unit == "%"
     if metric in BOUNDED:
         return _judge_apart(asked, margin, ticks)
@@ -186,14 +184,16 @@ def _judge_bad(
         f" {n_a} with stable"
     )
     if any(is_beaten(one, alpha) for one in bets):
-        odds = f"odds of {times(strongest.mixture.log_peak)} (the bar is {1 / alpha:.4g})"
-        return Verdict("fail", f"{said}: worse by more than {percent(worse_by)}, {odds}.",
-                       numbers)  # fmt: skip
+        odds = (
+            f"odds of {times(strongest.mixture.log_peak)} (the bar is {1 / alpha:.4g})"
+        )
+        reason = f"{said}: worse by more than {percent(worse_by)}, {odds}."
+        return Verdict("fail", reason, numbers)
     if not n_a:
         return Verdict("inconclusive", f"{said}: nothing to compare with.", numbers)
     if bet.excess > 0 and worse_by:
-        return Verdict("inconclusive", f"{said}: beyond its margin, not yet shown to be.",
-                       numbers)  # fmt: skip
+        reason = f"{said}: beyond its margin, not yet shown to be."
+        return Verdict("inconclusive", reason, numbers)
     return Verdict("pass", f"{said}: not shown to be worse.", numbers)
 
 

@@ -177,9 +177,7 @@ class Truth:
             )
             early.append(cell)
             if is_mature(key.cohort, self._fold.maturity_s, now):
-                mature.append(
-                    replace(cell, sums=one.firsts, negatives=one.negatives)
-                )
+                mature.append(replace(cell, sums=one.firsts, negatives=one.negatives))
         return tuple(early), tuple(mature)
 
     def _save(self) -> None:
@@ -241,9 +239,7 @@ def judge_split(spec: Spec, cells: Iterable[Cell], alpha: float) -> Verdict:
     return judge_srm(step_split_bet(SplitBet(), *splits), alpha, where="label join")
 
 
-def _unread(
-    spec: Spec, asked: Iterable[Criterion], metric: str
-) -> dict[str, Verdict]:
+def _unread(spec: Spec, asked: Iterable[Criterion], metric: str) -> dict[str, Verdict]:
     reason = "labels are still being read, or a bound left some out: nothing is judged."
     verdict = Verdict("inconclusive", f"{metric}: {reason}")
     keys = [

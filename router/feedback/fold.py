@@ -11,8 +11,9 @@ that has had a week must not be compared with one that has had a day.
 
 A *negative label* counts once per unit and rule, as a first event, because labels of
 one unit are not independent. Tests that need outcomes of both kinds read the *firsts*:
-the sums of only the first row of each unit under its rule, whatever it says. All memory is bounded; what a bound cost is counted, and
-evidence says so.
+the sums of only the first row of each unit under its rule, whatever it says.
+
+All memory is bounded; what a bound cost is counted, and evidence says so.
 """
 
 import json
