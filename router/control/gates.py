@@ -369,7 +369,8 @@ def _judge_disagreement(
     noise = (
         counts.noise_disagreements / counts.noise_pairs if counts.noise_pairs else 0.0
     )
-    bad = counts.disagreements + counts.mismatched
+    # Pairs that could not be compared are among the disagreements.
+    bad = counts.disagreements
     ceiling = Ceiling(min(0.999, max(1e-9, limit + noise)), criterion.min_samples)
     return judge_ceiling(bad, counts.pairs, ceiling, 0.05, name)
 

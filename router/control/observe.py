@@ -260,15 +260,15 @@ def _read_shadows(snapshot: Mapping[str, Any], spec: Spec) -> dict[int, ShadowCo
     for one in snapshot.get("shadows", ()):
         # With several candidates each has a shadow of its own, `scope#version`.
         if one["model"] == spec.model and one["shadow"].split("#")[0] == spec.scope:
-            noise = one.get("noise", {})
+            noise = one["noise"]
             found[one["version"]] = ShadowCounts(
                 pairs=one["pairs"],
                 disagreements=one["disagreements"],
                 failed=one["failed"],
                 mismatched=one["mismatched"],
-                dropped=one["dropped"],
-                noise_pairs=noise.get("pairs", 0),
-                noise_disagreements=noise.get("disagreements", 0),
+                dropped=sum(one["dropped"].values()),
+                noise_pairs=noise["pairs"],
+                noise_disagreements=noise["disagreements"],
             )
     return found
 
