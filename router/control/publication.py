@@ -129,14 +129,8 @@ class Publication:
             )  # fmt: skip
             self._catch_up()
             routing = self._route(config, listed, unavailable, self._state())
-            return self._publish(routing)
-
-    def withhold(self, unavailable: frozenset[Key]) -> Routing:
-        """Other versions than before cannot serve."""
-        with self._lock:
-            was = self._assured()
-            routing = self._route(was.file, was.listed, unavailable, self._state())
-            return self._publish(routing)
+            # The same bytes may mean another version now: its file was replaced.
+            return self._publish(routing, is_forced=True)
 
     def grow(self, records: Sequence[Record]) -> Routing:
         """Store, then publish. StoreError when it cannot be stored: nothing changed."""
@@ -219,8 +213,9 @@ class Publication:
             file, config, listed, unavailable, state, specs, plan, revision, table
         )
 
-    def _publish(self, routing: Routing) -> Routing:
-        if self._current is None or routing.table != self._current.table:
+    def _publish(self, routing: Routing, *, is_forced: bool = False) -> Routing:
+        was = self._current
+        if is_forced or was is None or routing.table != was.table:
             self._engine.publish(routing.table)
         self._current = routing
         self._on_published(routing)
