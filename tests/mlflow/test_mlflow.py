@@ -22,7 +22,7 @@ from router.models.manifest import read_manifest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 ENVIRONMENT = ROOT / "build" / "mlflow"
-PINNED = ("mlflow==3.17.2", "onnx>=1.17")
+PINNED = ("mlflow==3.17.2", "onnx>=1.17", "onnxruntime>=1.20")
 FETCH = ROOT / "examples" / "mlflow" / "fetch.py"
 X = {"x": np.ones((1, 2), np.float32)}
 
