@@ -75,6 +75,8 @@ class Rule:
     reason: int
     cell_first: int
     rollout_revision: int
+    scope: str = ""
+    attempt: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class _Reader:
             RULE.unpack_from(self.data, at)[:7]
         )
         field = RULE.unpack_from(self.data, at)
-        cell_first, rollout_revision, *_, variant, reason, _ = field[7:]
+        cell_first, rollout_revision, *scope, attempt, variant, reason, _ = field[7:]
         buckets, shares = None, ()
         if map_index != NONE:
             buckets = self.text(self.maps[0] + map_index * BUCKET_COUNT, BUCKET_COUNT)
@@ -181,6 +183,8 @@ class _Reader:
             reason=reason,
             cell_first=cell_first,
             rollout_revision=rollout_revision,
+            scope=self.text(*scope).decode(),
+            attempt=attempt,
         )
 
     def shadow(self, index: int, attributes: tuple[Attribute, ...]) -> Shadow:

@@ -42,9 +42,9 @@ OURS: dict[str, set[str]] = {
     "feedback": {"errors", "clock", "store", "engine"},
     "notify": {"errors", "clock", "store"},
     "control": BELOW_CONTROL,
-    # It reads recordings, which are on the tape.
+    # It reads recordings, which are on the tape; plays tables, and keeps a log.
     "lab": {"errors", "clock", "control", "client", "models", "analysis", "engine",
-            "plan", "config", "telemetry.tape"},
+            "plan", "config", "telemetry.tape", "store.log", *KERNEL},
     "admin": {"errors", "control", "telemetry", "feedback", "lab", *MESSAGES,
               "ops.methods"},  # what a method is, for every listener
     "ops": {"errors", "control", "telemetry", "feedback", "lab", *MESSAGES},
@@ -66,6 +66,7 @@ THIRD: dict[str, set[str]] = {
     "models/upstream.py": {"grpc"},
     "models/pull.py": {"fsspec"},  # an extra, imported when a version is pulled
     "store/etcd.py": {"grpc"},
+    "lab": {"numpy"},  # draws traffic
     "ops": {"starlette", "uvicorn", "google"},
     "client": {"grpc", "numpy", "google"},
     "client/truths.py": {"pyarrow"},  # an extra, imported when a file needs it

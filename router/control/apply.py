@@ -120,7 +120,8 @@ def _scope_records(
 ) -> list[Record]:
     """Scopes that appear, and those that are gone and give their buckets back.
 
-    One that comes back under its name begins anew: nobody watched in between.
+    One that comes back under its name begins anew: nobody watched in between. One that
+    has not begun takes the steps that the file has now.
     """
     specs = {spec.scope: spec for spec in specs_of(config, versions)}
     records = []
@@ -128,12 +129,18 @@ def _scope_records(
         before = state.scopes.get(name)
         if before is None:
             new = unbegun(spec)
+            new = replace(new, is_off=not state.flags.get(spec.flag, True))
             records.append(record_of(new, new, "added", actor, reason))
         elif before.is_retired:
             new = replace(
-                unbegun(spec), attempt=before.attempt + 1, revision=before.revision
-            )
+                unbegun(spec), attempt=before.attempt + 1, revision=before.revision,
+                is_off=not state.flags.get(spec.flag, True),
+            )  # fmt: skip
             records.append(record_of(new, before, "added", actor, reason))
+        elif not before.is_begun and before.spec_digest != spec.digest:
+            # Nothing was measured yet, so there is nothing that other steps contradict.
+            new = replace(before, spec_digest=spec.digest)
+            records.append(record_of(new, before, "edited", actor, reason))
     for name, before in sorted(state.scopes.items()):
         if name not in specs and not before.is_retired:
             after = replace(

@@ -29,10 +29,19 @@ def claimed(routing: Routing, spec: Spec, state: ScopeState) -> ScopeState:
         others = [
             (other, its) for other, its in routing.scopes() if other.scope != spec.scope
         ]
-        maps = next_maps(
-            spec, replace(state, maps=was), dict(state.weights_bp), others,
-            routing.config.holdouts, compile_audiences(routing.config.audiences),
-        )  # fmt: skip
+        maps = was
+        # Promotion is for all waves, also those that were left behind at a lower share.
+        first = 0 if state.phase == Phase.PROMOTED else state.wave
+        for wave in range(first, state.wave + 1):
+            until = replace(state, maps=maps, wave=wave)
+            maps = (
+                *next_maps(
+                    spec, until, dict(state.weights_bp), others,
+                    routing.config.holdouts,
+                    compile_audiences(routing.config.audiences),
+                ),
+                *maps[wave + 1 :],
+            )  # fmt: skip
     return replace(state, maps=maps, revision=state.revision + (maps != was))
 
 

@@ -14,7 +14,7 @@ from router.config.check import Checks, check_config
 from router.config.config import Config
 from router.config.problems import Known
 from router.config.resources import read_resource, refuse_owned, with_resources
-from router.control.carry import claimed, settle
+from router.control.carry import claimed, settle, share_bp
 from router.control.commands import (
     ApplyConfig,
     Asked,
@@ -188,11 +188,15 @@ class Controller:
 
     def _steer(self, command: OnRollout) -> str:
         routing = self._routing()
-        before, after, records, moves = [], [], [], []
+        before: list[ScopeState] = []
+        after: list[ScopeState] = []
+        records: list[Record] = []
+        moves = []
         for spec, state in self._scopes(routing, command.rollout):
             current = self._watcher.progress(spec, state)
             steered, move = steer(spec, current, command)
             now = claimed(self._routing(), spec, steered)
+            _refuse_frozen(routing, state, now)
             before.append(state)
             after.append(now)
             moves.append((spec, state, now, move))
@@ -236,44 +240,50 @@ class Controller:
 
     def _set_flag(self, command: SetFlag) -> str:
         routing, asked = self._routing(), command.asked
-        kind, _, name = command.name.partition("/")
         records: list[Record] = []
-        if kind == "rollout" or kind == "shadow":
-            scopes = self._scopes(routing, name)
-            if kind == "rollout":
-                for spec, state in scopes:
-                    now = replace(
-                        self._watcher.progress(spec, state), is_off=not command.is_on
-                    )
-                    records.append(
-                        record_of(now, state, "flag", asked.actor, asked.reason)
-                    )
-        elif kind == "variant":
-            model, _, version = name.rpartition("/")
-            known = {
-                (one.name, str(v.version))
-                for one in routing.plan.models
-                for v in one.variants
-            }
-            if (model, version) not in known:
-                raise NotFoundError(f"no variant '{name}'")
-            stables = {
-                (one.name, str(one.variants[one.stable].version))
-                for one in routing.plan.models
-            }
-            if (model, version) in stables and not command.is_on:
-                raise RefusedError("stable cannot be turned off: nothing would be left")
-        else:
-            raise NotFoundError(
-                f"no flag '{command.name}': write rollout/<name>, shadow/<name> or"
-                " variant/<model>/<version>"
+        for spec, state in self._flagged(routing, command):
+            now = replace(
+                self._watcher.progress(spec, state), is_off=not command.is_on
             )
+            _refuse_frozen(routing, state, now)
+            records.append(record_of(now, state, "flag", asked.actor, asked.reason))
         records.append(
             flag_record(command.name, command.is_on, asked.actor, asked.reason)
         )
         message = f"{command.name} is {'on' if command.is_on else 'off'}"
         self._commit(command, records, message, not command.is_on)
         return message
+
+    def _flagged(
+        self, routing: Routing, command: SetFlag
+    ) -> tuple[tuple[Spec, ScopeState], ...]:
+        """The scopes that a flag turns on and off; none for shadows and variants."""
+        named = tuple(one for one in routing.scopes() if one[0].flag == command.name)
+        if named:
+            return named
+        kind, _, name = command.name.partition("/")
+        if kind == "rollout":
+            return self._scopes(routing, name)
+        if kind == "shadow":
+            self._scopes(routing, name)  # which must exist
+            return ()
+        if kind != "variant":
+            raise NotFoundError(
+                f"no flag '{command.name}': write rollout/<name>, shadow/<name>,"
+                " variant/<model>/<version>, or the flag that a rollout names"
+            )
+        model, _, version = name.rpartition("/")
+        for one in routing.plan.models:
+            for variant in one.variants:
+                if (one.name, str(variant.version)) != (model, version):
+                    continue
+                is_stable = one.variants[one.stable].version == variant.version
+                if is_stable and not command.is_on:
+                    raise RefusedError(
+                        "stable cannot be turned off: nothing would be left"
+                    )
+                return ()
+        raise NotFoundError(f"no variant '{name}'")
 
     def _set_resource(self, command: PutResource | DeleteResource) -> str:
         routing, asked = self._routing(), command.asked
@@ -358,7 +368,7 @@ class Controller:
     def _done(self, message: str) -> Done:
         routing = self._routing()
         return Done(
-            revision=self._publication.state().revision,
+            revision=routing.state.revision,
             message=message,
             config_revision=routing.plan.config_revision,
             table_revision=routing.table_revision,
@@ -378,6 +388,11 @@ def _now(seen: ScopeView | None, spec: Spec, state: ScopeState) -> ScopeView:
     has_moved = (seen.state.phase, seen.state.step) != (state.phase, state.step)
     waits_for = state.hold_reason if has_moved else seen.waits_for
     return replace(seen, spec=spec, state=state, waits_for=waits_for)
+
+
+def _refuse_frozen(routing: Routing, before: ScopeState, after: ScopeState) -> None:
+    if routing.state.is_frozen and share_bp(after) > share_bp(before):
+        raise RefusedError(f"{after.scope}: growth is frozen: thaw it first")
 
 
 def _signature(command: Command) -> str:

@@ -90,6 +90,7 @@ def _end(
         and step.rolls_back_on_timeout
         and step.timeout_s is not None
         and state.elapsed_s > step.timeout_s
+        and not state.is_approved
     ):
         return Move(Event.ROLL_BACK, f"nobody approved within {step.timeout_s:g} s")
     return None
@@ -123,6 +124,7 @@ def hold_reason(spec: Spec, state: ScopeState, judged: Iterable[Judged]) -> str:
         isinstance(step, ApprovalStep)
         and step.timeout_s is not None
         and state.elapsed_s > step.timeout_s
+        and not state.is_approved
     ):
         return f"nobody approved within {step.timeout_s:g} s"
     return ""
@@ -170,6 +172,8 @@ def why_not_grow(
         return "growth is frozen"
     if spec.windows and not any(is_open(one, now.wall_s) for one in spec.windows):
         return "outside its time windows"
+    if evidence.disabled:
+        return f"version {min(evidence.disabled)} is disabled: enable it first"
     if not state.is_begun:
         return _why_not_begin(spec, evidence, now)
     if evidence.age_s > FRESH_S:
@@ -210,7 +214,7 @@ def _why_not_done(
                 if pairs < step.min_samples:
                     return f"{pairs} of {step.min_samples} shadow pairs"
         case WeightStep() | BakeStep() if step.min_units:
-            units = candidate_units(evidence) - state.units_at_step
+            units = _units_at_step(state, evidence)
             if units < step.min_units:
                 return f"{units} of {step.min_units} units at this step"
     soak_s = step.soak_s if isinstance(step, ShadowStep | WeightStep | BakeStep) else 0
@@ -260,6 +264,12 @@ def candidate_units(evidence: Evidence) -> int:
     return sum(
         counts.candidate for (_, within), counts in evidence.units.items() if not within
     )
+
+
+def _units_at_step(state: ScopeState, evidence: Evidence) -> int:
+    """Units since the step began; all there are when the evidence began anew since."""
+    units = candidate_units(evidence)
+    return units - state.units_at_step if units >= state.units_at_step else units
 
 
 def is_open(window: Window, wall_s: float) -> bool:

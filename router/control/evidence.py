@@ -99,6 +99,8 @@ class Evidence:
     """Candidates that the data plane has taken out."""
     unavailable: Mapping[int, str] = field(default_factory=dict)
     """Candidates that are not loaded, and why."""
+    disabled: frozenset[int] = frozenset()
+    """Candidates that an operator took out."""
     idle_s: float = 0.0
     """How long candidates with a share have seen no request while stable did."""
     preflight: Verdict | None = None

@@ -110,7 +110,9 @@ class Observer:
                 self._baseline(
                     attempt, baselines.get((spec.scope, state.attempt)), now_s
                 )
-            found[spec.scope] = self._evidence(spec, attempt, snapshot, traffic, now_s)
+            found[spec.scope] = self._evidence(
+                (spec, state), attempt, snapshot, traffic, now_s
+            )
         return found
 
     def limits(self, scopes: Sequence[tuple[Spec, ScopeState]]) -> list[Limit]:
@@ -197,12 +199,13 @@ class Observer:
 
     def _evidence(
         self,
-        spec: Spec,
+        scope: tuple[Spec, ScopeState],
         attempt: Attempt,
         snapshot: Mapping[str, Any],
         traffic: Mapping[Key, Totals],
         now_s: float,
     ) -> Evidence:
+        spec, state = scope
         by_version = {}
         for version in (*spec.candidates, spec.stable):
             now = traffic.get((spec.model, version), NONE)
@@ -215,9 +218,8 @@ class Observer:
             attempt.traffic[version] = totals
             by_version[version] = traffic_of(totals, window)
         candidates = {version: by_version[version] for version in spec.candidates}
-        if any(one.rate > 0 for one in candidates.values()) or not (
-            by_version[spec.stable].rate > 0
-        ):
+        is_served = any(one.rate > 0 for one in candidates.values())
+        if is_served or by_version[spec.stable].rate == 0 or not awaits_traffic(state):
             attempt.served_at_s = now_s
         return Evidence(
             age_s=0.0,
@@ -327,4 +329,10 @@ def _load(stored: Mapping[str, Any]) -> Attempt:
 
 def silent(evidence: Evidence, state: ScopeState, spec: Spec) -> bool:
     """Whether candidates that should have traffic have had none for too long."""
-    return any(state.weights_bp.values()) and evidence.idle_s > spec.silence_s
+    return awaits_traffic(state) and evidence.idle_s > spec.silence_s
+
+
+def awaits_traffic(state: ScopeState) -> bool:
+    """Whether candidates have a share, so that requests should come."""
+    is_out = state.is_off or state.is_retired or not state.maps
+    return any(state.weights_bp.values()) and not is_out

@@ -14,6 +14,7 @@ rollback waiting. While something is waiting to be stored, nothing grows.
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -104,7 +105,9 @@ class Publication:
     def state(self) -> ControlState:
         """The stored state, with what waits to be stored."""
         with self._lock:
-            self._catch_up()
+            # What cannot be read now was read before, or waits to be stored.
+            with suppress(StoreError):
+                self._catch_up()
             return self._state()
 
     def take(

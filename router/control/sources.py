@@ -54,7 +54,7 @@ class ExternalSources:
         wanted = {
             (spec.scope, name_of(one)): _Question(one, spec.scope)
             for spec in specs
-            for one in _criteria(spec)
+            for one in criteria_of(spec)
             if one.prometheus is not None or one.webhook is not None
         }
         with self._lock:
@@ -160,7 +160,8 @@ def _fetch(request: urllib.request.Request, timeout_s: float) -> Any:
         return json.loads(response.read(BODY_MAX))
 
 
-def _criteria(spec: Spec) -> tuple[Criterion, ...]:
+def criteria_of(spec: Spec) -> tuple[Criterion, ...]:
+    """Everything that a scope is judged by, at whatever step."""
     gates = (
         gate
         for step in spec.steps

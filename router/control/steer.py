@@ -19,7 +19,7 @@ from router.control.commands import (
     RollBack,
     SetWeight,
 )
-from router.control.decide import Move, next_place
+from router.control.decide import DRIFT, Move, next_place
 from router.control.transitions import TABLE, Event, phase_of, target_of
 from router.errors import RefusedError
 from router.plan.rollout import (
@@ -76,7 +76,9 @@ def moved(spec: Spec, state: ScopeState, move: Move, units: int = 0) -> ScopeSta
         case Event.HOLD:
             return replace(state, phase=phase, hold_reason=move.reason)
         case Event.RELEASE:
-            return replace(state, phase=phase, hold_reason="")
+            # One that was held before it began goes back to waiting for its turn.
+            back = phase if state.is_begun else Phase.PENDING
+            return replace(state, phase=back, hold_reason="")
         case Event.REWEIGH:
             return replace(state, phase=phase)
         case Event.ROLL_BACK | Event.FAIL:
@@ -93,8 +95,9 @@ def moved(spec: Spec, state: ScopeState, move: Move, units: int = 0) -> ScopeSta
         case Event.COMPLETE:
             weights = _final_weights(spec, state, move.promotes)
             return replace(
-                state, phase=phase, weights_bp=weights, hold_reason="",
+                state, phase=phase, weights_bp=weights, hold_reason="", is_begun=True,
                 wave=len(spec.waves) - 1, step=len(spec.steps), is_paused=False,
+                elapsed_s=0.0,
             )  # fmt: skip
     weights = dict(state.weights_bp)
     if isinstance(entered, WeightStep):
@@ -126,7 +129,8 @@ def _moved(spec: Spec, state: ScopeState, move: Move) -> tuple[ScopeState, Move]
 def _held(spec: Spec, state: ScopeState, reason: str) -> tuple[ScopeState, Move]:
     move = Move(Event.HOLD, reason)
     if state.phase == Phase.HOLDING:
-        return state, move  # already: now by a person's word too
+        # Already: now by a person's word too.
+        return replace(state, hold_reason=reason), move
     return moved(spec, state, move), move
 
 
@@ -135,10 +139,10 @@ def _resumed(spec: Spec, state: ScopeState, reason: str) -> tuple[ScopeState, Mo
     refused = TABLE[state.phase][Event.RELEASE]
     if state.phase != Phase.HOLDING:
         raise RefusedError(f"{state.scope}: {refused}")
-    if state.spec_digest != spec.digest:
-        raise RefusedError(
-            f"{state.scope}: its steps in the file have changed: restart it"
-        )
+    _refuse_drift(spec, state)
+    deadline = spec.progress_deadline_s
+    if deadline is not None and state.age_s > deadline:
+        state = replace(state, age_s=0.0)  # whoever resumes it gives it as long again
     return moved(spec, replace(state, is_paused=False), move), move
 
 
@@ -153,6 +157,9 @@ def _answered(
         raise RefusedError(f"{state.scope}: it does not wait for an approval")
     if isinstance(command, Reject):
         return _moved(spec, state, Move(Event.ROLL_BACK, said or "rejected"))
+    _refuse_drift(spec, state)
+    if state.is_paused:
+        raise RefusedError(f"{state.scope}: it is on hold: resume it first")
     phase = phase_of(step)
     approved = replace(state, is_approved=True, phase=phase, hold_reason="")
     return approved, Move(Event.RELEASE, said or "approved")
@@ -161,6 +168,11 @@ def _answered(
 def _reweighed(
     spec: Spec, state: ScopeState, command: SetWeight, said: str
 ) -> tuple[ScopeState, Move]:
+    step = spec.steps[state.step] if state.step < len(spec.steps) else None
+    if state.phase == Phase.HOLDING and (
+        not state.is_begun or TABLE[phase_of(step)][Event.REWEIGH] != phase_of(step)
+    ):
+        raise RefusedError(f"{state.scope}: it is on hold and has no traffic to weigh")
     version = command.version
     if version is None:
         if len(spec.candidates) > 1:
@@ -186,6 +198,7 @@ def _promoted(
 ) -> tuple[ScopeState, Move]:
     if command.is_full:
         return _moved(spec, state, Move(Event.COMPLETE, said or "promoted in full"))
+    _refuse_drift(spec, state)
     if not state.is_begun:
         return _moved(
             spec, state, Move(Event.BEGIN, said or "begun by hand", place=(0, 0))
@@ -194,3 +207,9 @@ def _promoted(
     if place is None:
         return _moved(spec, state, Move(Event.COMPLETE, said or "promoted"))
     return _moved(spec, state, Move(Event.ADVANCE, said or "promoted", place=place))
+
+
+def _refuse_drift(spec: Spec, state: ScopeState) -> None:
+    """Nothing goes on by steps that nobody began with."""
+    if state.is_begun and state.spec_digest != spec.digest:
+        raise RefusedError(f"{state.scope}: {DRIFT}")

@@ -28,7 +28,7 @@ from router.control.state import variant_record
 from router.control.steer import moved
 from router.control.thresholds import Limit
 from router.control.transitions import Event
-from router.errors import ClaimError, EngineError, RouterError, StoreError
+from router.errors import EngineError, RouterError, StoreError
 from router.plan.rollout import ENDED, Phase, PreflightStep, ScopeState, Spec
 
 log = logging.getLogger(__name__)
@@ -113,11 +113,13 @@ class Around:
 
 @dataclass(frozen=True, slots=True)
 class _Progress:
-    """How long a scope's attempt and step have run, beyond what is stored."""
+    """How long a scope's attempt and step have run, beyond what is stored.
 
-    attempt: int
-    wave: int
-    step: int
+    `stored` is what it goes on from: [attempt, wave, step, elapsed_s, age_s] as the log
+    has them. Once a move stores others, this is history.
+    """
+
+    stored: tuple[float, ...]
     elapsed_s: float
     age_s: float
 
@@ -126,12 +128,16 @@ class Ticker:
     """Owner of the controller's thread."""
 
     def __init__(
-        self, publication: Publication, plane: Plane, clock: Clock, around: Around
+        self,
+        publication: Publication,
+        plane: Plane,
+        clock: Clock,
+        around: Around,
+        step_max_s: float = STEP_MAX_S,
     ) -> None:
         self._publication, self._plane, self._clock = publication, plane, clock
-        self._around = around
+        self._around, self._step_max_s = around, step_max_s
         self._progress: dict[str, _Progress] = {}
-        self._promoted_for: dict[str, float] = {}
         self._views: tuple[ScopeView, ...] = ()
         self._quiet: set[str] = set()  # scopes that are known to be silent
         self._last_s: float | None = None
@@ -157,7 +163,9 @@ class Ticker:
     def tick(self) -> None:
         """One round."""
         now_s = self._clock.monotonic()
-        delta_s = 0.0 if self._last_s is None else min(now_s - self._last_s, STEP_MAX_S)
+        delta_s = (
+            0.0 if self._last_s is None else min(now_s - self._last_s, self._step_max_s)
+        )
         self._last_s = now_s
         routing = self._publication.current
         if routing is None:
@@ -193,11 +201,9 @@ class Ticker:
     def progress(self, spec: Spec, state: ScopeState) -> ScopeState:
         """The state with the time that has run since it was stored."""
         mine = self._progress.get(spec.scope)
-        if mine is None or mine.attempt != state.attempt:
+        if mine is None or mine.stored != _stored(state):
             return state
-        is_same_step = (mine.wave, mine.step) == (state.wave, state.step)
-        elapsed_s = mine.elapsed_s if is_same_step else state.elapsed_s
-        return replace(state, elapsed_s=elapsed_s, age_s=mine.age_s)
+        return replace(state, elapsed_s=mine.elapsed_s, age_s=mine.age_s)
 
     def views(self) -> tuple[ScopeView, ...]:
         """Every scope as the last tick saw it."""
@@ -224,7 +230,7 @@ class Ticker:
     def save(self) -> None:
         """Leave evidence and progress for a later process."""
         progress = {
-            scope: [one.attempt, one.wave, one.step, one.elapsed_s, one.age_s]
+            scope: [one.stored, one.elapsed_s, one.age_s]
             for scope, one in self._progress.items()
         }
         try:
@@ -241,12 +247,15 @@ class Ticker:
             text = self._around.checkpoints.load("progress")
             if text is not None:
                 self._progress = {
-                    scope: _Progress(*one) for scope, one in json.loads(text).items()
+                    str(scope): _Progress(
+                        tuple(float(n) for n in stored), float(elapsed_s), float(age_s)
+                    )
+                    for scope, (stored, elapsed_s, age_s) in json.loads(text).items()
                 }
             text = self._around.checkpoints.load(CHECKPOINT)
             if text is not None:
                 self._around.observer.restore(text)
-        except (ValueError, TypeError, StoreError) as error:
+        except (ValueError, TypeError, AttributeError, StoreError) as error:
             log.warning("evidence of before the restart is lost: it begins anew",
                         extra={"fields": {"problem": str(error)}})  # fmt: skip
 
@@ -268,21 +277,18 @@ class Ticker:
 
     def _aged(self, spec: Spec, state: ScopeState, delta_s: float) -> ScopeState:
         """The state with its time, this tick's included if the scope is running."""
-        state = self.progress(spec, state)
-        runs = state.is_begun and not (
-            state.is_paused or state.is_off or state.is_retired
-            or state.phase == Phase.HOLDING or state.phase in ENDED
-        )  # fmt: skip
-        if state.phase == Phase.PROMOTED:
-            since = self._promoted_for.get(spec.scope, 0.0)
-            self._promoted_for[spec.scope] = since + delta_s
-        if runs:
+        stored, state = _stored(state), self.progress(spec, state)
+        if _runs(state):
+            # Held by itself, a step stands still and the attempt grows older. Promoted,
+            # the step is over and what is counted is how long ago that was.
+            is_held = state.phase == Phase.HOLDING
+            is_promoted = state.phase == Phase.PROMOTED
             state = replace(
-                state, elapsed_s=state.elapsed_s + delta_s, age_s=state.age_s + delta_s
+                state,
+                elapsed_s=state.elapsed_s + (0.0 if is_held else delta_s),
+                age_s=state.age_s + (0.0 if is_promoted else delta_s),
             )
-        self._progress[spec.scope] = _Progress(
-            state.attempt, state.wave, state.step, state.elapsed_s, state.age_s
-        )
+        self._progress[spec.scope] = _Progress(stored, state.elapsed_s, state.age_s)
         return state
 
     def _completed(
@@ -300,6 +306,7 @@ class Ticker:
             for model, version in routing.unavailable
             if model == spec.model and version in spec.candidates
         }
+        out = routing.state.states({}).disabled
         step = spec.steps[state.step] if state.step < len(spec.steps) else None
         preflight = None
         if isinstance(step, PreflightStep) and state.is_begun:
@@ -309,6 +316,7 @@ class Ticker:
         return replace(
             evidence,
             unavailable=unavailable,
+            disabled=frozenset(v for v in spec.candidates if (spec.model, v) in out),
             preflight=preflight,
             external=around.sources.answers(spec.scope, now_s)
             if around.sources
@@ -322,11 +330,12 @@ class Ticker:
             for scope, state in routing.state.scopes.items()
             if state.phase == Phase.PROMOTED
         )
+        before = self._progress.get(spec.after or "")
         return Now(
             wall_s=self._clock.now(),
             is_frozen=routing.state.is_frozen or self._publication.waiting > 0,
             promoted=promoted,
-            promoted_for_s=self._promoted_for.get(spec.after or "", 0.0),
+            promoted_for_s=before.elapsed_s if before is not None else 0.0,
         )
 
     def _carry_out(
@@ -355,7 +364,8 @@ class Ticker:
                 after = settle(
                     publication, [before], [now], records, is_shrinking=is_back
                 )
-        except (ClaimError, StoreError) as error:
+        except RouterError as error:
+            # One that cannot move must not keep the others from moving.
             self._say(spec.scope, f"{move.event}: {error}")
             return
         self._said.pop(spec.scope, None)
@@ -419,6 +429,17 @@ class Ticker:
             self._said[about] = problem
             log.error("a rollout cannot move", extra={"fields": {
                 "about": about, "problem": problem}})  # fmt: skip
+
+
+def _stored(state: ScopeState) -> tuple[float, ...]:
+    return state.attempt, state.wave, state.step, state.elapsed_s, state.age_s
+
+
+def _runs(state: ScopeState) -> bool:
+    """Whether time counts: not by a person's word, nor before and after everything."""
+    is_out = state.is_paused or state.is_off or state.is_retired
+    has_ended = state.phase in (Phase.ROLLED_BACK, Phase.FAILED)
+    return state.is_begun and not is_out and not has_ended
 
 
 def _is_as_decided(stored: ScopeState, decided: ScopeState) -> bool:

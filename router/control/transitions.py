@@ -92,7 +92,7 @@ TABLE: dict[Phase, dict[Event, Target]] = {
     _P.AWAITING_APPROVAL: _active(_P.AWAITING_APPROVAL),
     _P.BAKING: _active(_P.BAKING),
     _P.HOLDING: {
-        Event.BEGIN: _HAS_BEGUN,
+        Event.BEGIN: _HOLDS,
         Event.ADVANCE: _HOLDS,
         Event.REWEIGH: _P.HOLDING,
         Event.HOLD: _IS_HELD,
