@@ -9,11 +9,13 @@ the rate moved. For comparing two variants use the bets.
 """
 
 import math
+from functools import lru_cache
 
 JEFFREYS = 0.5
 BISECTIONS = 100  # a double has no more than 2**-100 between two rates that matter
 
 
+@lru_cache(maxsize=1024)  # asked several times a tick, about the same numbers
 def rate_bounds(events: float, units: int, alpha: float) -> tuple[float, float]:
     """The lower and upper bound of a rate; (0, 1) when nothing was seen.
 

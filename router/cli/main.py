@@ -19,6 +19,7 @@ from router.cli.alerts import alerts
 from router.cli.bench import bench
 from router.cli.feedback import feedback, key
 from router.cli.model import model
+from router.cli.simulate import simulate
 from router.errors import RouterError
 
 EXIT_OK, EXIT_ERROR, EXIT_CHANGES, EXIT_USAGE = 0, 1, 2, 64
@@ -188,7 +189,7 @@ def predict(target: str, model: str, output: str, **asked: Any) -> int:
 
 for command in (
     *operate.COMMANDS, *look.COMMANDS, *resources.COMMANDS, *lab.COMMANDS,
-    alerts, bench, feedback, key, model,
+    alerts, bench, feedback, key, model, simulate,
 ):  # fmt: skip
     router.add_command(command)
 

@@ -242,9 +242,7 @@ class Controller:
         routing, asked = self._routing(), command.asked
         records: list[Record] = []
         for spec, state in self._flagged(routing, command):
-            now = replace(
-                self._watcher.progress(spec, state), is_off=not command.is_on
-            )
+            now = replace(self._watcher.progress(spec, state), is_off=not command.is_on)
             _refuse_frozen(routing, state, now)
             records.append(record_of(now, state, "flag", asked.actor, asked.reason))
         records.append(

@@ -28,6 +28,7 @@ from router.plan.rollout import (
     WeightStep,
 )
 
+WHOLE_BP = 10_000
 FRESH_S = 10.0  # growth wants evidence that is at most this old
 DRIFT = "its steps in the file have changed: restart it, or restore them"
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -54,6 +55,17 @@ class Move:
     judged: tuple[Judged, ...] = ()
     place: tuple[int, int] | None = None
     promotes: int | None = None  # the candidate that gets everything
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """Whom candidates have served."""
+
+    units: int
+    requests: int
+
+
+NOBODY = Served(0, 0)
 
 
 def decide(spec: Spec, state: ScopeState, evidence: Evidence, now: Now) -> Move | None:
@@ -214,7 +226,7 @@ def _why_not_done(
                 if pairs < step.min_samples:
                     return f"{pairs} of {step.min_samples} shadow pairs"
         case WeightStep() | BakeStep() if step.min_units:
-            units = _units_at_step(state, evidence)
+            units = units_at_step(state, evidence)
             if units < step.min_units:
                 return f"{units} of {step.min_units} units at this step"
     soak_s = step.soak_s if isinstance(step, ShadowStep | WeightStep | BakeStep) else 0
@@ -259,17 +271,36 @@ def next_place(spec: Spec, state: ScopeState) -> tuple[int, int] | None:
     return None
 
 
-def candidate_units(evidence: Evidence) -> int:
-    """Units that any candidate has served in this attempt."""
-    return sum(
+def served_by_candidates(evidence: Evidence) -> Served:
+    """Whom any candidate has served in this attempt."""
+    units = sum(
         counts.candidate for (_, within), counts in evidence.units.items() if not within
     )
+    return Served(units, sum(one.requests for one in evidence.candidates.values()))
 
 
-def _units_at_step(state: ScopeState, evidence: Evidence) -> int:
-    """Units since the step began; all there are when the evidence began anew since."""
-    units = candidate_units(evidence)
-    return units - state.units_at_step if units >= state.units_at_step else units
+def units_at_step(state: ScopeState, evidence: Evidence) -> int:
+    """Units that candidates have served since the step began.
+
+    A unit is counted where it was first seen, so one that came from stable is not in
+    the candidate's count. Of those it holds by now that have been seen anywhere, it has
+    served no more than it had requests.
+    """
+    served = served_by_candidates(evidence)
+    new = served.units - state.units_at_step
+    asked = served.requests - state.requests_at_step
+    if new < 0 or asked < 0:  # the evidence began anew since
+        new, asked = served.units, served.requests
+    seen = max(
+        (
+            counts.candidate + counts.stable + counts.baseline
+            for (_, within), counts in evidence.units.items()
+            if not within
+        ),
+        default=0,
+    )
+    held = seen * min(sum(state.weights_bp.values()), WHOLE_BP) // WHOLE_BP
+    return max(new, min(asked, held))
 
 
 def is_open(window: Window, wall_s: float) -> bool:

@@ -59,6 +59,7 @@ def dump_scope(state: ScopeState) -> dict[str, Any]:
         "is_retired": state.is_retired,
         "weights_bp": {str(v): bp for v, bp in sorted(state.weights_bp.items())},
         "units_at_step": state.units_at_step,
+        "requests_at_step": state.requests_at_step,
     }
 
 
@@ -85,6 +86,7 @@ def load_scope(scope: str, stored: Mapping[str, Any]) -> ScopeState:
         is_retired=bool(stored["is_retired"]),
         weights_bp={int(v): int(bp) for v, bp in stored["weights_bp"].items()},
         units_at_step=int(stored["units_at_step"]),
+        requests_at_step=int(stored.get("requests_at_step", 0)),
     )
 
 

@@ -19,7 +19,7 @@ from router.control.commands import (
     RollBack,
     SetWeight,
 )
-from router.control.decide import DRIFT, Move, next_place
+from router.control.decide import DRIFT, NOBODY, Move, Served, next_place
 from router.control.transitions import TABLE, Event, phase_of, target_of
 from router.errors import RefusedError
 from router.plan.rollout import (
@@ -61,11 +61,13 @@ def steer(spec: Spec, state: ScopeState, command: OnRollout) -> tuple[ScopeState
             return _promoted(spec, state, command, said)
 
 
-def moved(spec: Spec, state: ScopeState, move: Move, units: int = 0) -> ScopeState:
+def moved(
+    spec: Spec, state: ScopeState, move: Move, served: Served = NOBODY
+) -> ScopeState:
     """The state after a move, its bucket maps still the old ones.
 
-    `weights_bp` says what is to be claimed. `units` are those the candidates have
-    served so far. RefusedError when the table refuses the event.
+    `weights_bp` says what is to be claimed; `served` whom the candidates have served so
+    far. RefusedError when the table refuses the event.
     """
     wave, step = move.place or (state.wave, state.step)
     entered = spec.steps[step] if step < len(spec.steps) else None
@@ -104,7 +106,8 @@ def moved(spec: Spec, state: ScopeState, move: Move, units: int = 0) -> ScopeSta
         weights = dict(entered.weights_bp)
     return replace(
         state, phase=phase, is_begun=True, wave=wave, step=step, weights_bp=weights,
-        elapsed_s=0.0, is_approved=False, units_at_step=units, hold_reason="",
+        elapsed_s=0.0, is_approved=False, hold_reason="",
+        units_at_step=served.units, requests_at_step=served.requests,
     )  # fmt: skip
 
 

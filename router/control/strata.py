@@ -12,7 +12,6 @@ from typing import Any
 
 from router.analysis.quantile import Histogram, latency_edges
 from router.analysis.srm import Split
-from router.plan.encode import shares_of
 from router.plan.plan import Plan
 
 STRATA_MAX = 4_096
@@ -57,7 +56,12 @@ def strata_of(plan: Plan) -> dict[StratumKey, Stratum]:
         for rule in model.rules:
             if not rule.scope or rule.buckets is None:
                 continue
-            shares = shares_of(model, rule.buckets)
+            # A disabled variant's buckets are stable's by no deal of chance: the engine
+            # counts nobody for them, so they are in nobody's share.
+            shares = [
+                0 if variant.is_disabled else rule.buckets.count(at)
+                for at, variant in enumerate(model.variants)
+            ]
             found[StratumKey(model.name, rule.name, rule.rollout_revision)] = Stratum(
                 scope=rule.scope,
                 within=rule.name.partition("@")[2],
@@ -139,7 +143,9 @@ def splits_of(
         planned = shares[stratum_key]
         total = sum(planned.values())
         if len(planned) > 1 and set(mine) <= set(planned) and any(mine.values()):
-            name = f"{stratum_key.rule}#{stratum_key.revision}"
+            # A variant that is taken out leaves other shares under the same revision.
+            who = ", ".join(f"{version}.{ordinal}" for version, ordinal in planned)
+            name = f"{stratum_key.rule}#{stratum_key.revision} ({who})"
             found.append(
                 Split(
                     name if is_sticky else f"{name} without a unit",

@@ -18,7 +18,13 @@ from router.analysis.verdict import Verdict
 from router.clock import Clock
 from router.control.carry import claimed, settle
 from router.control.controller import ScopeView
-from router.control.decide import Move, Now, candidate_units, decide, why_not_grow
+from router.control.decide import (
+    Move,
+    Now,
+    decide,
+    served_by_candidates,
+    why_not_grow,
+)
 from router.control.evidence import Evidence, External
 from router.control.gates import Judged, judge_scope
 from router.control.observe import Observer, silent
@@ -107,6 +113,7 @@ class Around:
     each_tick: Callable[[Routing, Mapping[str, Any], float], None] | None = None
     """More to do with each snapshot: thresholds, alerts."""
     tell: Callable[[Happened], None] = lambda _: None
+    save_s: float = SAVE_S
     save_filters: Callable[[], None] = lambda: None
     """Keep which units were seen, after their counts were saved."""
 
@@ -194,7 +201,7 @@ class Ticker:
         if self._around.each_tick is not None:
             self._around.each_tick(routing, snapshot, now_s)
         self.ticks += 1
-        if now_s - self._saved_s >= SAVE_S:
+        if now_s - self._saved_s >= self._around.save_s:
             self._saved_s = now_s
             self.save()
 
@@ -349,7 +356,9 @@ class Ticker:
                 if routing is None or not _is_as_decided(before, state):
                     return  # a person was faster: look again
                 now = claimed(
-                    routing, spec, moved(spec, state, move, candidate_units(evidence))
+                    routing,
+                    spec,
+                    moved(spec, state, move, served_by_candidates(evidence)),
                 )
                 judged = [one.as_dict() for one in move.judged]
                 records = [

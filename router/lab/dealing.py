@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from router._fasthash import xxh64
-from router._fasthash_bytes import CONTINUE, Model, Rule, Shadow
-from router._fasthash_py import BUCKET_COUNT, MISSING_RANDOM, Request, ask, bucket_of
+from router._fasthash_bytes import BUCKET_COUNT, CONTINUE, Model, Rule, Shadow
+from router._fasthash_py import MISSING_RANDOM, Request, ask, bucket_of
 
 Ints = npt.NDArray[np.int64]
 NOWHERE = -1  # no rule answered: the default

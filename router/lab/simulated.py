@@ -20,7 +20,7 @@ import numpy.typing as npt
 from router._fasthash import Table
 from router._fasthash_bytes import Model, Rule, Variant, read_models
 from router.clock import Clock
-from router.errors import EngineError
+from router.errors import EngineError, TableError
 from router.lab.counters import (
     KINDS,
     Counters,
@@ -116,7 +116,7 @@ class SimulatedEngine:
         """Swap the routing table; EngineError when it does not check."""
         try:
             revision = Table(table).revision
-        except ValueError as error:
+        except TableError as error:
             raise EngineError(str(error)) from error
         self.advance()
         models = read_models(table)
@@ -278,8 +278,9 @@ class SimulatedEngine:
         behaviour = demand.behaviour_of(cell.variant.version, group)
         if self._is_open(demand.model, cell.variant.version):
             self._skip(cell, len(units))
-            for kind in (0, 1, 3) if cell.firsts is not None else ():
-                cell.firsts.sticky[kind] += self._new(traffic, cell, kind, units)
+            if cell.firsts is not None:
+                for kind in (0, 1, 3):  # exposed, failed, answered by stable
+                    cell.firsts.sticky[kind] += self._new(traffic, cell, kind, units)
             return
         factor = demand.error_factor(at_s)
         chance = random.random(len(units))

@@ -168,3 +168,5 @@ class ScopeState:
     weights_bp: Mapping[int, int] = field(default_factory=dict)  # candidates, this wave
     units_at_step: int = 0
     """Units of the candidate that had been seen when the step began."""
+    requests_at_step: int = 0
+    """Requests that candidates had served by then."""
