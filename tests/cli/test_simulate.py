@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 def simulate(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "router", "simulate", "-f", str(file), *arguments],
-        capture_output=True, text=True, timeout=120, check=False,
+        cwd=file.parent, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
 
