@@ -62,7 +62,9 @@ from router.engine._engine import (
     regex_problem,
 )
 from router.feedback.desk import FeedbackDesk
+from router.lab.attest import verifier
 from router.lab.live import LivePlan
+from router.lab.preflight import Preflights
 from router.lab.trial import diff_text, problems_of
 from router.models.manifest import read_inputs
 from router.models.probe import Prober
@@ -167,6 +169,9 @@ def serve(path: str | Path, environment: str = "") -> int:
         stack.callback(desk.close)
         truth = Truth(desk, store, clock)
         truth.restore()
+        preflights = _preflights(engine, publication, environment, clock)
+        stack.callback(preflights.close)
+        preflights.start()
         ticker = Ticker(
             publication,
             guard,
@@ -175,6 +180,7 @@ def serve(path: str | Path, environment: str = "") -> int:
                 observer,
                 store,
                 sources,
+                preflights,
                 labels=truth,
                 tell=teller(outbox.tell, clock),
                 save_filters=checkpoint.write,
@@ -220,6 +226,16 @@ def serve(path: str | Path, environment: str = "") -> int:
         _serve_clients(engine, listeners, serving, groups, stack)
         _say_ready(listeners, clock, started_at)
         return lifecycle.run()
+
+
+def _preflights(
+    engine: Engine, publication: Publication, environment: str, clock: Clock
+) -> Preflights:
+    def config() -> Config | None:
+        current = publication.current
+        return None if current is None else current.config
+
+    return Preflights(config, engine.call, clock, verifier(clock, environment))
 
 
 def _operators(

@@ -71,6 +71,7 @@ THIRD: dict[str, set[str]] = {
     "client": {"grpc", "numpy", "google"},
     "client/truths.py": {"pyarrow"},  # an extra, imported when a file needs it
     "cli": {"click", "rich"},
+    "lab/attest.py": {"cryptography"},  # an extra, imported for keys in PEM
     "testing": {"onnx", "grpc", "numpy", "google", "prometheus_client"},
 }
 

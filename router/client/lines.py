@@ -65,10 +65,10 @@ def read_request(body: bytes) -> Any:
         raise ValueError("not a ModelInferRequest") from None
 
 
-def read_outputs(body: bytes) -> dict[str, NDArray[Any]]:
-    """The outputs in the bytes of a router's ModelInferResponse."""
+def read_outputs(body: bytes) -> tuple[str, dict[str, NDArray[Any]]]:
+    """The version that answered and its outputs, of a router's ModelInferResponse."""
     reply = message("inference.ModelInferResponse").FromString(body)
-    return {
+    return reply.model_version, {
         tensor.name: unpack(tensor.datatype, tuple(tensor.shape), raw)
         for tensor, raw in zip(reply.outputs, reply.raw_output_contents, strict=True)
     }

@@ -75,8 +75,22 @@ def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Findi
         *check_rollouts(config, served, known),
     ]
     yield from found
+    yield from _check_attestations(config)
     if checks.find_rivals is not None:
         yield from _check_rivals(config, checks.find_rivals, served, found)
+
+
+def _check_attestations(config: Config) -> Finder:
+    if config.server.attestation is not None:
+        return
+    for i, rollout in enumerate(config.rollouts):
+        for j, step in enumerate(rollout.steps):
+            if step.preflight is not None and step.preflight.attestation is not None:
+                yield Finding(
+                    ("rollouts", i, "steps", j, "preflight", "attestation"),
+                    "there is no key to check it with", step.preflight.attestation,
+                    "add server.attestation: {key: FILE}",
+                )  # fmt: skip
 
 
 def _check_rivals(

@@ -131,6 +131,15 @@ class Tape(BaseModel):
     max_age: Duration = 7 * 86_400.0
 
 
+class Attestation(BaseModel):
+    """Whose word on another environment is trusted, and for how long."""
+
+    model_config = FROZEN
+    key: Text
+    """A file: a shared secret in hexadecimal, or an Ed25519 public key in PEM."""
+    max_age: Duration = 7 * 86_400.0
+
+
 @dataclass(frozen=True, slots=True)
 class Exposure:
     """An address that other machines can reach, where it stands, what is missing."""
@@ -167,6 +176,8 @@ class Server(BaseModel):
     """The control log: bucket maps and history."""
     tape: Tape | None = None
     """Exposures, first events and other records on disk; nowhere if unset."""
+    attestation: Attestation | None = None
+    """What a preflight's attestation is checked with; none is trusted if unset."""
     insecure: Flag = False
     """Allow addresses that other machines can reach and that nothing protects."""
     drain_s: Annotated[Seconds, Field(le=3600)] = 30

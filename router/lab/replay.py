@@ -88,6 +88,8 @@ class Replayed:
     latency: Ratio | None = None
     worst: tuple[Example, ...] = ()
     causes: tuple[str, ...] = ()
+    stable_problem: str = ""
+    """Why stable failed, the first time."""
 
 
 def expected_of(model: Model) -> Expected:
@@ -108,6 +110,7 @@ class Replay:
         self._question, self._call, self._clock = question, call, clock
         self._seen = self._compared = self._disagreed = self._faulty = 0
         self._stable_failed = self._skipped = 0
+        self._stable_problem = ""
         self._kinds: Counter[str] = Counter()
         self._ratio = RatioSum()
         self._worst: list[tuple[int, float, int, Example]] = []
@@ -147,6 +150,7 @@ class Replay:
             self._question, self._compared, self._disagreed, self._faulty,
             dict(self._kinds), self._stable_failed, self._skipped, self._ratio.ratio(),
             tuple(example for *_, example in worst), tuple(self._causes),
+            self._stable_problem,
         )  # fmt: skip
 
     def _note(
@@ -156,18 +160,18 @@ class Replay:
         stable: tuple[CallResult, float],
         candidate: tuple[CallResult, float],
     ) -> None:
-        if stable[0].code != 0:
+        question = self._question
+        reference = _outputs(stable[0], question.stable)
+        if isinstance(reference, str):
             self._stable_failed += 1
+            self._stable_problem = self._stable_problem or reference
             return
-        reference = read_outputs(stable[0].message)
-        outputs: Mapping[str, Any] = {}
+        outputs = _outputs(candidate[0], question.candidate)
         self._compared += 1
-        if candidate[0].code != 0:
-            reason = f"code {candidate[0].code}: {candidate[0].detail}"
-            difference = Difference({FAILED: reason}, disagrees=True)
+        if isinstance(outputs, str):
+            difference = Difference({FAILED: outputs}, disagrees=True)
+            outputs = {}
         else:
-            outputs = read_outputs(candidate[0].message)
-            question = self._question
             difference = compare_answers(
                 reference, outputs, question.expected, question.tolerance
             )
@@ -228,6 +232,8 @@ def judge_replay(found: Replayed, limits: Limits) -> Verdict:
                     "latency_high": found.latency.high}  # fmt: skip
     if found.compared == 0:
         reason = f"no request of model '{found.question.model}' could be compared"
+        if found.stable_failed:
+            reason += f": stable fails ({found.stable_problem})"
         return Verdict("inconclusive", reason, numbers)
     if found.faulty:
         reason = (
@@ -267,6 +273,16 @@ def _judge_latency(
     if ratio.high > limit:
         return Verdict("inconclusive", said, numbers)
     return None
+
+
+def _outputs(answer: CallResult, version: int) -> dict[str, Any] | str:
+    """A version's outputs, or why there are none of it."""
+    if answer.code != 0:
+        return f"code {answer.code}: {answer.detail}"
+    answered_by, outputs = read_outputs(answer.message)
+    if answered_by != str(version):
+        return f"version {answered_by} answered in place of {version}"
+    return outputs
 
 
 def _shown(outputs: Mapping[str, Any]) -> dict[str, list[Any]]:
