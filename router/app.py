@@ -109,11 +109,13 @@ class Listeners:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What the metrics page shows beside the engine's snapshot."""
+    """What the ops pages show beside the engine's snapshot."""
 
     certificates: Certificates
     renewals: Renewals
     counted: Sequence[Metrics]
+    controller: Controller
+    live: LivePlan
 
 
 def serve(path: str | Path, environment: str = "") -> int:
@@ -190,7 +192,9 @@ def serve(path: str | Path, environment: str = "") -> int:
         stack.callback(renewals.close)
         alarms = Alarms(config.alerts, outbox.tell, desk, clock)
         counted = (lambda: label_metrics(desk), lambda: outbox_metrics(outbox))
-        watched = Watched(certificates, renewals, counted)
+        controller = Controller(publication, store, ticker, reloader.apply, checks)
+        live = _live(publication)
+        watched = Watched(certificates, renewals, counted, controller, live)
         _serve_ops(listeners, guard, serving, watched, stack)
         reloader.start(config)
         desk.start()
@@ -216,8 +220,7 @@ def serve(path: str | Path, environment: str = "") -> int:
         tape = _tape_reader(engine, config, clock)
         stack.callback(tape.stop)  # after the engine, whose last records it reads
         tape.start()
-        controller = Controller(publication, store, ticker, reloader.apply, checks)
-        operators = _operators(controller, publication, serving, checks, engine)
+        operators = _operators(controller, live, serving, checks, engine)
         drain_first.append(operators.lookout.end)
         operators.lookout.start()
         stack.callback(operators.lookout.join)
@@ -238,22 +241,25 @@ def _preflights(
     return Preflights(config, engine.call, clock, verifier(clock, environment))
 
 
-def _operators(
-    controller: Controller,
-    publication: Publication,
-    serving: Serving,
-    checks: Checks,
-    engine: Engine,
-) -> Operators:
+def _live(publication: Publication) -> LivePlan:
     def plan() -> Plan | None:
         current = publication.current
         return None if current is None else current.plan
 
+    return LivePlan(plan, regex_match)
+
+
+def _operators(
+    controller: Controller,
+    live: LivePlan,
+    serving: Serving,
+    checks: Checks,
+    engine: Engine,
+) -> Operators:
     trials = Trials(
         lambda text, name: problems_of(text, name, checks),
         lambda text, name, view: diff_text(text, name, checks, view),
     )
-    live = LivePlan(plan, regex_match)
     return operator_methods(Sources(serving, live, controller, trials), engine.send)
 
 
@@ -331,6 +337,7 @@ def _serve_ops(
     if not listeners.ops:
         return
     # A server without an ops listener does not pay for a web library.
+    from router.ops.ofrep import Evaluator, ofrep_routes
     from router.ops.web import OpsServer, OpsSources, ops_application
     from router.telemetry.prometheus import (
         ConfigStatus,
@@ -364,8 +371,9 @@ def _serve_ops(
     collector = SnapshotCollector(guard.snapshot, status, build, tls, renewals, others)
     registry = registry_of(collector)
     sources = OpsSources(lambda: exposition(registry), serving.unready_reasons)
+    pages = ofrep_routes(Evaluator(watched.live, watched.controller.view))
     for listener in listeners.ops:
-        server = OpsServer(ops_application(sources), listener.socket)
+        server = OpsServer(ops_application(sources, pages), listener.socket)
         server.start()
         stack.callback(server.stop)
 

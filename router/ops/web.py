@@ -1,4 +1,4 @@
-"""The ops listener: metrics, liveness and readiness over HTTP.
+"""The ops listener: metrics, liveness, readiness and other pages over HTTP.
 
 One small application on a thread of its own. It reads and never changes anything; it is
 meant for loopback or a cluster's own network, and knows no credentials.
@@ -6,7 +6,7 @@ meant for loopback or a cluster's own network, and knows no credentials.
 
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import uvicorn
@@ -33,8 +33,8 @@ class OpsSources:
     unready_reasons: Callable[[], tuple[str, ...]]
 
 
-def ops_application(sources: OpsSources) -> Starlette:
-    """The pages as an ASGI application."""
+def ops_application(sources: OpsSources, pages: Sequence[Route] = ()) -> Starlette:
+    """The pages as an ASGI application; one of `pages` may be the index."""
 
     def index(_: Request) -> Response:
         return PlainTextResponse(INDEX)
@@ -55,6 +55,7 @@ def ops_application(sources: OpsSources) -> Starlette:
 
     return Starlette(
         routes=[
+            *pages,
             Route("/", index),
             Route("/metrics", metrics),
             Route("/healthz", healthz),
@@ -82,6 +83,11 @@ class OpsServer:
         )
         self._server = uvicorn.Server(config)
         self._listener = listener
+        if listener.family != socket.AF_UNIX:
+            # Connections inherit it. Head and body of an answer are two writes: without
+            # it the second waits 40 ms for the client's delayed acknowledgement, since
+            # asyncio sets it only where a socket's protocol is named.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._thread = threading.Thread(target=self._run, name="ops", daemon=True)
 
     @property

@@ -23,6 +23,7 @@ def get(reasons):
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host, port = listener.getsockname()
         server = OpsServer(application, listener)
+        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         server.start()
 
         def got(path, data=None):
