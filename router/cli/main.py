@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from router import __version__
-from router.cli import lab, look, operate, parity, resources
+from router.cli import lab, look, operate, parity, resources, shadow
 from router.cli.alerts import alerts
 from router.cli.bench import bench
 from router.cli.feedback import feedback, key
@@ -189,7 +189,7 @@ def predict(target: str, model: str, output: str, **asked: Any) -> int:
 
 for command in (
     *operate.COMMANDS, *look.COMMANDS, *resources.COMMANDS, *lab.COMMANDS,
-    *parity.COMMANDS,
+    *parity.COMMANDS, *shadow.COMMANDS,
     alerts, bench, feedback, key, model, simulate,
 ):  # fmt: skip
     router.add_command(command)
