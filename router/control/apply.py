@@ -1,4 +1,4 @@
-"""An operator's configuration takes effect: claim, store, then hand out the plan.
+"""An operator's configuration takes effect: claim, try it out, store.
 
 What changed is stored before anybody may act on the plan, so that a router that dies at
 any moment comes back with every bucket where the last acknowledged apply put it.
@@ -27,6 +27,7 @@ from router.control.state import (
     key_record,
     retired_record,
     route_record,
+    with_records,
 )
 from router.errors import StoreError
 from router.plan.compile import compile_plan, next_routes, unbegun
@@ -60,21 +61,26 @@ def apply_config(
     reason: str = "",
     *,
     known: ControlState = NOTHING,
-) -> Plan:
-    """The plan of a configuration, once everything it decides is stored.
+    try_out: Callable[[ControlState], object] = lambda _: None,
+) -> ControlState:
+    """The state that a configuration leads to, once everything it decides is stored.
 
     `versions` are those in each model's repository; `entropy` makes secret bytes;
-    `known` is a state folded before, so that only newer records are read.
+    `known` is a state folded before, so that only newer records are read. `try_out`
+    gets the state before it is stored: what it raises keeps it from being stored.
     """
     state = fold(log.read(known.revision), known)
     for _ in range(ATTEMPTS_MAX):
         records = pending_records(config, versions, state, actor, entropy, reason)
-        if records:
-            answer = log.append(state.revision, records)
-            state = fold(log.read(state.revision), state)
-            if isinstance(answer, Conflict):
-                continue
-        return compile_plan(config, state.states(versions))
+        after = with_records(state, records)
+        try_out(after)
+        if not records:
+            return after
+        answer = log.append(state.revision, records)
+        if not isinstance(answer, Conflict):
+            # Nobody wrote in between, or it were a conflict: nothing is to be read.
+            return replace(after, revision=answer)
+        state = fold(log.read(state.revision), state)
     raise StoreError("the control log keeps changing: another router writes to it")
 
 

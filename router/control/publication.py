@@ -22,20 +22,19 @@ from router.clock import Clock
 from router.config.config import Config
 from router.config.resources import with_resources
 from router.control.apply import ControlLog, Entropy, apply_config
-from router.control.state import NOTHING, ControlState, fold
+from router.control.state import NOTHING, ControlState, fold, with_records
 from router.errors import ConflictError, RefusedError, StoreError
 from router.plan.compile import compile_plan
 from router.plan.encode import encode
-from router.plan.plan import MintKey, Model, Plan
+from router.plan.plan import Model, Plan
 from router.plan.rollout import ENDED, ScopeState, Spec
 from router.plan.scopes import specs_of
-from router.store.log import Conflict, Entry, Record
+from router.store.log import Conflict, Record
 
 log = logging.getLogger(__name__)
 
 REVISION_AT = slice(16, 24)  # `revision` in fh_header
 WAITING_MAX = 10_000
-NO_KEY = MintKey(0, bytes(32))  # mints nothing: it is in no published table
 Key = tuple[str, int]
 Listed = Mapping[str, tuple[int, ...]]
 
@@ -121,38 +120,35 @@ class Publication:
         """Let a configuration take effect, once everything it decides is stored."""
         with self._lock:
             self.flush()
-            # Compiled once for nothing: what cannot be laid out must not be stored.
-            # The first key is made when the rest is stored; any key has its size.
-            state = self._state()
-            trial = replace(state, keys=state.keys or (NO_KEY,))
-            self._route(config, listed, unavailable, trial)
-            apply_config(
+            tried: list[Routing] = []
+
+            def try_out(state: ControlState) -> None:
+                tried.append(self._route(config, listed, unavailable, state))
+
+            # What cannot be laid out must not be stored.
+            self._stored = apply_config(
                 config, listed, self._log, actor, self._entropy, reason,
-                known=self._stored,
+                known=self._stored, try_out=try_out,
             )  # fmt: skip
-            self._catch_up()
-            routing = self._route(config, listed, unavailable, self._state())
             # The same bytes may mean another version now: its file was replaced.
-            return self._publish(routing, is_forced=True)
+            return self._publish(self._as_stored(tried[-1]), is_forced=True)
 
     def grow(self, records: Sequence[Record]) -> Routing:
         """Store, then publish. StoreError when it cannot be stored: nothing changed."""
         with self._lock:
             self.flush()
             was = self._assured()
-            after = _with(self._stored, records)
+            after = with_records(self._stored, records)
             # Tried before it is stored, as above.
-            self._route(was.file, was.listed, was.unavailable, after)
+            tried = self._route(was.file, was.listed, was.unavailable, after)
             self._append(records)
-            return self._publish(
-                self._route(was.file, was.listed, was.unavailable, self._stored)
-            )
+            return self._publish(self._as_stored(tried))
 
     def shrink(self, records: Sequence[Record]) -> Routing:
         """Publish, then store; what cannot be stored now waits for `flush`."""
         with self._lock:
             was = self._assured()
-            after = _with(self._state(), records)
+            after = with_records(self._state(), records)
             routing = self._publish(
                 self._route(was.file, was.listed, was.unavailable, after)
             )
@@ -189,7 +185,7 @@ class Publication:
         self._stored = fold(self._log.read(self._stored.revision), self._stored)
 
     def _state(self) -> ControlState:
-        return _with(self._stored, self._waiting)
+        return with_records(self._stored, self._waiting)
 
     def _assured(self) -> Routing:
         assert self._current is not None, "a configuration comes first"
@@ -215,6 +211,13 @@ class Publication:
         return Routing(
             file, config, listed, unavailable, state, specs, plan, revision, table
         )
+
+    def _as_stored(self, tried: Routing) -> Routing:
+        """What was tried out, now that it is stored; anew if others stored more."""
+        state = self._state()
+        if replace(tried.state, revision=state.revision) == state:
+            return replace(tried, state=state)
+        return self._route(tried.file, tried.listed, tried.unavailable, state)
 
     def _publish(self, routing: Routing, *, is_forced: bool = False) -> Routing:
         was = self._current
@@ -264,8 +267,3 @@ def without_unavailable(plan: Plan, unavailable: frozenset[Key]) -> Plan:
         )
 
     return replace(plan, models=tuple(variants_of(model) for model in plan.models))
-
-
-def _with(state: ControlState, records: Sequence[Record]) -> ControlState:
-    """The state as if these were stored, under the revision it has."""
-    return fold((Entry(state.revision, 0.0, record) for record in records), state)

@@ -12,7 +12,7 @@ claimed.
 
 import json
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -104,6 +104,11 @@ def fold(entries: Iterable[Entry], state: ControlState = NOTHING) -> ControlStat
             ) from error
         state = replace(state, revision=entry.revision)
     return state
+
+
+def with_records(state: ControlState, records: Sequence[Record]) -> ControlState:
+    """The state as if these were stored, under the revision it has."""
+    return fold((Entry(state.revision, 0.0, record) for record in records), state)
 
 
 def _next(state: ControlState, record: Record) -> ControlState:

@@ -19,11 +19,15 @@ another has to lose.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+from router._fasthash import claim_order
 from router.errors import ClaimError
 from router.plan.plan import BUCKET_COUNT
 
+ORDERS_MAX = 64  # 80 KB each; `order_of.cache_info()` counts those made again
 BASELINE = 0  # stands in a scope's map for stable buckets that are measured apart
+_NUMBERS = tuple(range(BUCKET_COUNT))  # one object a number, however many salts
 
 Owned = dict[int, tuple[int, ...]]
 
@@ -47,6 +51,25 @@ class BucketMap:
                 owners[bucket] = version
         return tuple(owners)
 
+    def dealt(self, ordinals: Mapping[int, int]) -> bytes:
+        """The same with an ordinal for each version, a byte a bucket."""
+        dealt = bytearray([ordinals[self.rest] if self.rest else 0]) * BUCKET_COUNT
+        for version, buckets in self.claims:
+            ordinal = ordinals[version]
+            for bucket in buckets:
+                dealt[bucket] = ordinal
+        return bytes(dealt)
+
+
+@lru_cache(maxsize=ORDERS_MAX)
+def order_of(salt: str) -> tuple[int, ...]:
+    """The buckets in the order in which this salt claims them.
+
+    Kept, because hashing and sorting 10,000 numbers is most of what compiling a split
+    would cost, and what a salt comes to never changes.
+    """
+    return tuple(map(_NUMBERS.__getitem__, claim_order(salt)))
+
 
 def claim(
     previous: BucketMap | None,
@@ -62,9 +85,12 @@ def claim(
     assert sum(target_bp.values()) == BUCKET_COUNT
     rest = stable if stable in target_bp else None
     claimers = sorted(version for version in target_bp if version != rest)
-    owned = _owned(previous, order)
+    if previous is not None and _is_there(previous, rest, claimers, target_bp):
+        return previous
+    owned = _owned(previous, order, claimers)
     kept = {v: owned.get(v, ())[: target_bp[v]] for v in claimers}
-    free = _free(previous, owned, kept, rest, order)
+    wants = any(len(kept[version]) < target_bp[version] for version in claimers)
+    free = _free(previous, owned, kept, rest, order) if wants else []
     claims = []
     for version in claimers:
         wanted = target_bp[version] - len(kept[version])
@@ -122,16 +148,30 @@ def _held(previous: BucketMap | None, blocked: frozenset[int]) -> Owned:
     }
 
 
-def _owned(previous: BucketMap | None, order: Sequence[int]) -> Owned:
+def _is_there(
+    previous: BucketMap,
+    rest: int | None,
+    claimers: Sequence[int],
+    target_bp: Mapping[int, int],
+) -> bool:
+    """Whether the map has these weights: then everybody keeps what they hold."""
+    wanted = [(version, target_bp[version]) for version in claimers]
+    held = [(version, len(buckets)) for version, buckets in previous.claims]
+    return previous.rest == rest and held == wanted
+
+
+def _owned(
+    previous: BucketMap | None, order: Sequence[int], claimers: Sequence[int]
+) -> Owned:
     """What each version held, in the order of claiming.
 
-    The old rest holds its buckets in claim order, as if it had claimed them: it becomes
-    a claimer when another version becomes stable.
+    The old rest, when it becomes a claimer because another version becomes stable,
+    holds its buckets in claim order, as if it had claimed them.
     """
     if previous is None:
         return {}
     owned = dict(previous.claims)
-    if previous.rest is not None:
+    if previous.rest is not None and previous.rest in claimers:
         taken = {bucket for buckets in owned.values() for bucket in buckets}
         owned[previous.rest] = tuple(b for b in order if b not in taken)
     return owned
@@ -147,9 +187,7 @@ def _free(
     """Buckets to claim, in order: first those of a stable, then those given up now."""
     held = {bucket for buckets in kept.values() for bucket in buckets}
     before = None if previous is None else previous.rest
-    stables = {rest, before} - set(kept) - {None}
-    from_stable = {b for v in stables if v is not None for b in owned.get(v, ())}
-    return sorted(
-        (bucket for bucket in order if bucket not in held),
-        key=lambda bucket: bucket not in from_stable,
-    )
+    stables = {rest, before} - set(kept)
+    given_up = {b for v, buckets in owned.items() if v not in stables for b in buckets}
+    first = [b for b in order if b not in held and b not in given_up]
+    return first + [b for b in order if b in given_up and b not in held]

@@ -14,7 +14,6 @@ when it splits again everyone returns to the version they had.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from router._fasthash import claim_order
 from router.config.config import Config, config_revision
 from router.config.features import columns_of
 from router.config.model import (
@@ -27,7 +26,7 @@ from router.config.model import (
     stable_of,
 )
 from router.config.route import Route, route_name, salt_of
-from router.plan.claim import BucketMap, claim
+from router.plan.claim import BucketMap, claim, order_of
 from router.plan.condition import compile_audiences
 from router.plan.plan import (
     BASELINE_ORDINAL,
@@ -162,7 +161,7 @@ def next_routes(config: Config, states: States) -> tuple[RouteState, ...]:
         target = {share.version: share.weight for share in route.split}
         buckets = claim(
             previous.buckets if previous else None,
-            claim_order(salt),
+            order_of(salt),
             target,
             stables[route.model],
         )
@@ -324,11 +323,12 @@ def _compile_rule(
     if route.version is not None:
         return replace(rule, variant=places[route.version, 0])
     state = routes[rule.name]
-    owners = state.buckets.owners()
+    ordinals = {v: at for (v, apart), at in places.items() if not apart}
+    dealt = state.buckets.dealt(ordinals)
     return replace(
         rule,
-        buckets=bytes(places[version, 0] for version in owners),
-        variant=places[owners[0], 0],
+        buckets=dealt,
+        variant=dealt[0],
         reason=Reason.SPLIT,
         rollout_revision=state.revision,
     )

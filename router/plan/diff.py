@@ -187,15 +187,18 @@ def _owners(model: Model, rule: Rule) -> list[int]:
         return [variants[rule.variant]] * BUCKET_COUNT
     # A bucket that the rule leaves to the next one ends, as far as this rule says, at
     # stable.
-    return [stable if at == CONTINUE else variants[at] for at in rule.buckets]
+    ends = variants + [stable] * (CONTINUE + 1 - len(variants))
+    return list(map(ends.__getitem__, rule.buckets))
 
 
 def _moved(before: list[int], after: list[int]) -> tuple[Move, ...]:
-    pairs = Counter(zip(before, after, strict=True))
-    return tuple(
-        Move(source, target, count)
-        for (source, target), count in sorted(pairs.items())
+    pairs = Counter(
+        (source, target)
+        for source, target in zip(before, after, strict=True)
         if source != target
+    )
+    return tuple(
+        Move(source, target, count) for (source, target), count in sorted(pairs.items())
     )
 
 
@@ -215,11 +218,14 @@ def _shares(model: Model, rule: Rule) -> tuple[ShareLine, ...]:
     if rule.buckets is None:
         asked = Counter({model.variants[rule.variant].version: BUCKET_COUNT})
     else:
-        asked = Counter(
-            stable if at == CONTINUE else model.variants[at].version
-            for at in rule.buckets
-        )
-    gets = Counter(_owners(model, rule))
+        asked = Counter({stable: rule.buckets.count(CONTINUE)})
+        for at, variant in enumerate(model.variants):
+            asked[variant.version] += rule.buckets.count(at)
+    asked = +asked  # without those that were asked to have nothing
+    disabled = {v.version for v in model.variants if v.is_disabled}
+    gets = Counter[int]()
+    for version, count in asked.items():
+        gets[stable if version in disabled else version] += count
     return tuple(
         ShareLine(version, asked[version], gets[version])
         for version in sorted(asked.keys() | gets.keys())

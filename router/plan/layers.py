@@ -11,10 +11,9 @@ candidate already holds buckets in an earlier wave or another channel, those com
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from router._fasthash import claim_order
 from router.config.rollout import Holdout
 from router.errors import ClaimError
-from router.plan.claim import BASELINE, BucketMap, claim_scope
+from router.plan.claim import BASELINE, BucketMap, claim_scope, order_of
 from router.plan.overlap import can_meet
 from router.plan.plan import BUCKET_COUNT, Condition
 from router.plan.rollout import ScopeState, Spec, WeightStep
@@ -110,7 +109,7 @@ def held_out(spec: Spec, holdouts: tuple[Holdout, ...]) -> frozenset[int]:
         for holdout in holdouts
         if (holdout.salt or holdout.name) == spec.layer_salt
         and (not holdout.models or spec.model in holdout.models)
-        for bucket in claim_order(spec.layer_salt)[: holdout.percent]
+        for bucket in order_of(spec.layer_salt)[: holdout.percent]
     )
 
 
@@ -137,7 +136,7 @@ def _claim(claims: _Claims, siblings: tuple[BucketMap, ...]) -> BucketMap:
         raise _in_the_way(claims, wanted, free)
     return claim_scope(
         _with_siblings(claims.previous, siblings),
-        claim_order(spec.claim_salt),
+        order_of(spec.claim_salt),
         claims.weights_bp,
         _baseline_bp(claims, wanted),
         blocked,

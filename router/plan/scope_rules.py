@@ -13,10 +13,9 @@ own and decides nothing.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from router._fasthash import claim_order
 from router.config.model import Force
 from router.config.rollout import Holdout
-from router.plan.claim import BASELINE, BucketMap
+from router.plan.claim import BASELINE, BucketMap, order_of
 from router.plan.layers import can_meet_any, held_out, rivals_of
 from router.plan.plan import (
     BASELINE_ORDINAL,
@@ -128,7 +127,7 @@ def holdout_rules(model: str, stable: int, setting: Setting) -> Iterator[Rule]:
             continue
         salt = holdout.salt or holdout.name
         buckets = bytearray([CONTINUE]) * BUCKET_COUNT
-        for bucket in claim_order(salt)[: holdout.percent]:
+        for bucket in order_of(salt)[: holdout.percent]:
             buckets[bucket] = stable
         yield Rule(
             name=f"holdout:{holdout.name}",
@@ -207,7 +206,7 @@ def shadows_of(spec: Spec, state: ScopeState, setting: Setting) -> Iterator[Shad
     if not isinstance(step, ShadowStep) or not _is_shadowing(spec, state):
         return
     buckets = bytearray(BUCKET_COUNT)
-    for bucket in claim_order(spec.claim_salt)[: step.share_bp]:
+    for bucket in order_of(spec.claim_salt)[: step.share_bp]:
         buckets[bucket] = 1
     condition = wave_conditions(spec, setting.audiences)[state.wave]
     is_alone = len(spec.candidates) == 1

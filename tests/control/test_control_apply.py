@@ -21,7 +21,7 @@ from router.control.apply import (
 from router.control.state import ControlState, fold, route_record
 from router.errors import StoreError
 from router.plan.claim import BucketMap
-from router.plan.compile import RouteState
+from router.plan.compile import RouteState, compile_plan
 from router.plan.plan import MintKey, Plan
 from router.store.log import Conflict, Entry, Record
 from router.store.sqlite import SqliteLog
@@ -57,7 +57,9 @@ def log(path: Path) -> Iterator[SqliteLog]:
 
 
 def apply(log: SqliteLog, made: Config) -> Plan:
-    return apply_config(made, VERSIONS, log, "someone", entropy)
+    state = apply_config(made, VERSIONS, log, "someone", entropy)
+    assert state == fold(log.read())
+    return compile_plan(made, state.states(VERSIONS))
 
 
 def kinds(log: SqliteLog) -> list[str]:
@@ -154,8 +156,9 @@ def test_replaying_the_log_rebuilds_the_state(cuts: list[tuple[int, int]]) -> No
     for cut in cuts:
         low, high = sorted(cut)
         made = config({1: low, 2: high - low, 3: 100 - high})
-        plan = apply_config(made, VERSIONS, log, "someone", entropy)
-        assert applied_plan(fold(log.read())) == plan
+        state = apply_config(made, VERSIONS, log, "someone", entropy)
+        assert state == fold(log.read())
+        assert applied_plan(state) == compile_plan(made, state.states(VERSIONS))
     whole = fold(log.read())
     for at in range(len(log.entries)):
         assert fold(log.entries[at:], fold(log.entries[:at])) == whole

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router._fasthash import claim_order
-from router.plan.claim import BucketMap, claim
+from router.plan.claim import BucketMap, claim, order_of
 from router.plan.plan import BUCKET_COUNT
 
 ORDER = tuple(claim_order("credit"))
@@ -62,6 +62,28 @@ def test_what_was_claimed_last_goes_first_even_if_it_is_early_in_the_order() -> 
 def test_the_same_weights_change_nothing() -> None:
     made = claim(None, ORDER, {1: 6000, 2: 3000, 3: 1000}, stable=1)
     assert claim(made, ORDER, {1: 6000, 2: 3000, 3: 1000}, stable=1) == made
+
+
+def test_equal_shares_of_other_versions_are_another_map() -> None:
+    before = claim(None, ORDER, {1: 9000, 2: 1000}, stable=1)
+    after = claim(before, ORDER, {1: 9000, 3: 1000}, stable=1)
+    assert moves(before, after) == {(2, 1): 1000, (1, 3): 1000}
+    # The same claims, and another version holds the rest.
+    rest = claim(before, ORDER, {2: 1000, 3: 9000}, stable=3)
+    assert holders(rest) == {2: 1000, 3: 9000}
+
+
+def test_an_order_that_is_kept_is_the_order_of_its_salt() -> None:
+    for salt in ("credit", "credit", "fraud"):
+        assert order_of(salt) == tuple(claim_order(salt))
+
+
+def test_a_dealt_map_says_what_the_owners_say() -> None:
+    for target, stable in (({1: 8000, 2: 1500, 3: 500}, 1), ({2: 4000, 3: 6000}, 1)):
+        made = claim(None, ORDER, target, stable)
+        ordinals = {1: 4, 2: 0, 3: 7}
+        dealt = made.dealt(ordinals)
+        assert dealt == bytes(ordinals[version] for version in made.owners())
 
 
 def test_a_removed_version_gives_its_buckets_to_stable() -> None:
