@@ -218,7 +218,7 @@ def _why_not_done(
         case ApprovalStep():
             if not state.is_approved:
                 who = f" by {step.group}" if step.group else ""
-                return f"it waits to be approved{who}"
+                return f"an approval{who}"
         case ShadowStep():
             for version in spec.candidates:
                 counts = evidence.shadows.get(version)
