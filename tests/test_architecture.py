@@ -44,7 +44,8 @@ OURS: dict[str, set[str]] = {
     "control": BELOW_CONTROL,
     # It reads recordings, which are on the tape; plays tables, and keeps a log.
     "lab": {"errors", "clock", "control", "client", "models", "analysis", "engine",
-            "plan", "config", "telemetry.tape", "telemetry.shadows", "store.log", *KERNEL},
+            "plan", "config", "telemetry.tape", "telemetry.shadows", "store.log",
+            *KERNEL},
     "admin": {"errors", "control", "telemetry", "feedback", "lab", *MESSAGES,
               "ops.methods"},  # what a method is, for every listener
     "ops": {"errors", "control", "telemetry", "feedback", "lab", *MESSAGES},

@@ -9,6 +9,7 @@ import hashlib
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,7 +95,8 @@ def take_fingerprint(
     for number, each in enumerate(recorded):
         if number == REQUESTS_MAX:
             break
-        if each.body:
+        # What cannot be read was no request of a model's inputs.
+        with suppress(ValueError):
             histograms.add(each.model, read_arrays(read_request(each.body)))
     return Fingerprint(place.environment, clock.now(), points, histograms.counts())
 

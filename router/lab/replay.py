@@ -279,7 +279,10 @@ def _outputs(answer: CallResult, version: int) -> dict[str, Any] | str:
     """A version's outputs, or why there are none of it."""
     if answer.code != 0:
         return f"code {answer.code}: {answer.detail}"
-    answered_by, outputs = read_outputs(answer.message)
+    try:
+        answered_by, outputs = read_outputs(answer.message)
+    except ValueError as error:
+        return f"its answer cannot be read: {error}"
     if answered_by != str(version):
         return f"version {answered_by} answered in place of {version}"
     return outputs
