@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from router.cli.main import main
+from router.lab.recording import record
 from router.testing import Caller, Server, mlp, tag, wait_until, write_model
 
 X = {"x": np.ones((1, 2), np.float32)}
@@ -38,21 +39,37 @@ def test_only_a_candidate_that_passes_meets_users(
         )
     )
 
-    def rollout(name: str) -> dict[str, Any]:
+    key, attestation = tmp_path / "key", tmp_path / "good.attestation"
+    key.write_text("ab" * 32)
+
+    def rollout(name: str, **preflight: str) -> dict[str, Any]:
         steps = [
-            {"preflight": {"replay": str(recording)}},
+            {"preflight": {"replay": str(recording), **preflight}},
             {"weight": {"to": 100, "for": "1h"}},
         ]
         return {"name": name, "model": name, "candidate": 2, "steps": steps}
 
     config = {
         "models": [
-            {"name": name, "repository": str(models / name), "stable": 1}
+            {
+                "name": name, "repository": str(models / name), "stable": 1,
+                "record": {"percent": 100},
+            }
             for name in ("good", "bad")
         ],
-        "rollouts": [rollout("good"), rollout("bad")],
+        "rollouts": [rollout("good", attestation=str(attestation)), rollout("bad")],
+    }  # fmt: skip
+    settings = {
+        "drain_s": 2,
+        "tape": {"path": str(tmp_path / "tape")},
+        "attestation": {"key": str(key)},
     }
-    with Server(tmp_path, config, settings={"drain_s": 2}) as server:
+    server = Server(tmp_path, config, settings=settings)
+    with pytest.raises(SystemExit) as attested:
+        main(["parity", "attest", "-c", str(server.path), "--key", str(key),
+              "-o", str(attestation)])  # fmt: skip
+    assert attested.value.code == 0
+    with server:
         admin = f"unix:{tmp_path}/run/admin.sock"
         for name, phase in (("good", "ramping"), ("bad", "failed")):
             wait_until(
@@ -65,3 +82,5 @@ def test_only_a_candidate_that_passes_meets_users(
         with pytest.raises(SystemExit):
             main(["history", "bad", "-o", "json", "--admin", admin])
         assert "disagrees in 100 %" in capsys.readouterr().out
+    made = record(str(tmp_path / "tape"), str(tmp_path / "made"))
+    assert (made.kept, made.own) == (2, 4), "what a preflight asks is not recorded"
