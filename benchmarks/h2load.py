@@ -11,8 +11,10 @@ import re
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,6 +23,8 @@ from benchmarks.servers import LOOPS, Server
 
 COUNT_TIMEOUT_S = 5.0
 PACE_MIN = 0.99
+PACE_TRIES = 5
+T = TypeVar("T")
 HEADERS = ("te: trailers", "content-type: application/grpc")
 
 
@@ -121,6 +125,32 @@ def calls_for(server: Server, load: Load, seconds: float) -> int:
         per_connection = max(int(rate * seconds / load.connections), load.streams)
         per_connection = min(per_connection, int(200_000 * seconds))
     return per_connection * load.connections
+
+
+def paced(server: Server, full: Load, seconds: float, share: float) -> Load:
+    """A share of the best that a server does under a load: logged, at that pace."""
+    rate = run(server, full, calls_for(server, full, seconds)).rate * share
+    return replace(full, logged=True, rate=rate)
+
+
+def calls_in(load: Load, seconds: float) -> int:
+    """How many calls a paced load is in this time."""
+    assert load.rate is not None
+    return max(int(load.rate * seconds / load.connections), 1) * load.connections
+
+
+def on_pace(made: Callable[[], T]) -> Callable[[], T]:
+    """The run, tried again when the generator fell behind: that point is void."""
+
+    def tried() -> T:
+        for _ in range(PACE_TRIES - 1):
+            try:
+                return made()
+            except MissedPaceError:
+                continue
+        return made()
+
+    return tried
 
 
 def _h2load(server: Server, load: Load, calls: int, log: Path) -> str:

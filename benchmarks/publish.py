@@ -19,7 +19,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks import h2load, models, servers
-from benchmarks.h2load import Load, Measured, MissedPaceError
+from benchmarks.h2load import Load, Measured
 from benchmarks.models import SMALL
 from benchmarks.pairs import alternate, compare
 from benchmarks.report import Budget, Options, Row, main
@@ -31,7 +31,6 @@ LOAD_SHARE = 0.25
 # A p99 needs more calls than a median, and a run has to hold many publishes.
 RUN_LENGTHS = 4
 SETTLE_TIMEOUT_S = 10.0
-PACE_TRIES = 5
 TABLES = "router_published_tables_total"
 BUDGETS = {"p99_us": Budget("ratio", 1.25), "tables_per_s": Budget("ratio", 0.9)}
 
@@ -67,8 +66,13 @@ def rows(chosen: Options) -> list[Row]:
                     router, weights, lambda: h2load.run(router, load, count)
                 )
 
-            on_pace = {"publishing": _on_pace(publishing), "quiet": _on_pace(quiet)}
-            runs = alternate(on_pace, chosen.rounds)
+            runs = alternate(
+                {
+                    "publishing": h2load.on_pace(publishing),
+                    "quiet": h2load.on_pace(quiet),
+                },
+                chosen.rounds,
+            )
             router.check(SMALL)
     asked = [run.asked_per_s for run in runs["publishing"]]
     done = [run.tables_per_s for run in runs["publishing"]]
@@ -87,30 +91,13 @@ def rows(chosen: Options) -> list[Row]:
     ]
 
 
-def _on_pace(run: Callable[[], Published]) -> Callable[[], Published]:
-    """The run, tried again when the generator fell behind: that point is void."""
-
-    def tried() -> Published:
-        for _ in range(PACE_TRIES - 1):
-            try:
-                return run()
-            except MissedPaceError:
-                continue
-        return run()
-
-    return tried
-
-
 def _paced(router: Server, body: Path, chosen: Options) -> tuple[Load, int]:
     full = Load(8, 8, body)
-    calls = h2load.calls_for(router, full, chosen.seconds)
-    rate = h2load.run(router, full, calls).rate * LOAD_SHARE
-    each = int(rate * chosen.seconds * RUN_LENGTHS / full.connections)
-    paced = replace(full, logged=True, rate=rate)
+    paced = h2load.paced(router, full, chosen.seconds, LOAD_SHARE)
     if chosen.short:
         # Looks for lost calls and wrong answers; a slow machine is not one of them.
         paced = replace(paced, pace_min=0.0)
-    return paced, each * full.connections
+    return paced, h2load.calls_in(paced, chosen.seconds * RUN_LENGTHS)
 
 
 def _latency_row(runs: dict[str, list[Published]], figure: str) -> Row:

