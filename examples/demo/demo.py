@@ -1,16 +1,19 @@
-"""Serve three versions of a model, move users between them under load, and measure it.
+"""Serve versions of a model, move users between them under load, and measure it.
 
     python examples/demo/demo.py [--keep] [--requests N]
 
 Trains three versions on real data, starts the router, sends real rows from hundreds of
 users through NVIDIA's stock client, changes the share of the candidate from 10 to 50 to
-100 and back to 0 percent while the load runs, and prints what the clients saw. The exit
-code is not zero if anything that is claimed here did not hold. It ends by itself; with
---keep the server stays up until Ctrl-C.
+100 and back to 0 percent while the load runs. Then the router does it by itself: a
+rollout takes the candidate from a shadow to everybody, and another one takes a broken
+version back (rollouts.py). Prints what the clients saw and what the router says it did.
+The exit code is not zero if anything that is claimed here did not hold. It ends by
+itself; with --keep the server stays up until Ctrl-C.
 """
 
 import argparse
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,20 +22,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tritonclient.grpc as triton
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rollouts import Rollouts, rollout_claims, run_rollouts, rungs
 from traffic import AGREEMENT, Answer, Traffic, User, flips, percentile_ms
-from train import MODEL, Trained, trained
+from train import BROKEN, MODEL, Trained, trained
 
 ROOT = Path(__file__).resolve().parents[2]
 DIRECTORY = ROOT / "build" / "demo"
 STABLE, CANDIDATE = 1, 2
 SHARES = (10, 50, 100, 0)
 PLACES = {"new-york": 2, "california": 3}
-USERS_PER_PLACE, USERS_ELSEWHERE = 40, 320
+# Enough elsewhere that 5 % of them say something about a candidate.
+USERS_PER_PLACE, USERS_ELSEWHERE = 40, 1600
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +52,7 @@ class Period:
 
 
 def people() -> list[User]:
-    """Hundreds of users: some in two places with a version of their own."""
+    """Many users: some in two places with a version of their own."""
     users = [
         User(f"{place}-{i}", place) for place in PLACES for i in range(USERS_PER_PLACE)
     ]
@@ -129,28 +136,25 @@ def _is_ready(client: triton.InferenceServerClient) -> bool:
         return False
 
 
-def run_load(
-    router: Router, models: Trained, requests: int
-) -> tuple[list[Period], Traffic]:
+def run_periods(
+    router: Router, traffic: Traffic, repository: Path, requests: int
+) -> list[Period]:
     """10, 50, 100, 0 percent, each for so many requests, without a pause between."""
     periods: list[Period] = []
-    users = people()
-    address = router.address
-    with Traffic(address, MODEL, users, models.rows, models.expected) as traffic:
-        traffic.wait_for(lambda: bool(traffic.answers or traffic.errors))
-        revision = traffic.answers[0].revision if traffic.answers else ""
-        for number, percent in enumerate(SHARES):
-            if number:
-                write_config(router.config, address, models.repository, percent)
-                router.reload()
-                revision = traffic.new_revision(revision)
-            traffic.more(requests)
-            periods.append(Period(percent, revision, []))
+    traffic.wait_for(lambda: bool(traffic.answers or traffic.errors))
+    revision = traffic.answers[0].revision if traffic.answers else ""
+    for number, percent in enumerate(SHARES):
+        if number:
+            write_config(router.config, router.address, repository, percent)
+            router.reload()
+            revision = traffic.new_revision(revision)
+        traffic.more(requests)
+        periods.append(Period(percent, revision, []))
     for period in periods:
         period.answers.extend(
             a for a in traffic.answers if a.revision == period.revision
         )
-    return periods, traffic
+    return periods
 
 
 def effective_share(period: Period) -> tuple[int, int]:
@@ -196,6 +200,38 @@ def show_periods(console: Console, periods: Sequence[Period]) -> None:
         )
     console.print("[bold]The candidate's share[/], changed while the load ran")
     console.print(table)
+
+
+def show_rollouts(console: Console, found: Rollouts) -> None:
+    climbed = Table("the router gave", "candidate's users", "answers")
+    for rung in rungs(found, tuple(PLACES)):
+        name = f"{rung.asked:g} %" if rung.asked else "0 %, and a shadow"
+        share = rung.candidates / max(rung.users, 1)
+        users = f"{rung.candidates} of {rung.users} ({share:.1%})"
+        climbed.add_row(name, users, f"{rung.answers:,}")
+    console.print(f"[bold]A rollout of version {CANDIDATE}[/], moved by the router")
+    console.print(climbed)
+    table = Table("after", "rollout", "to", "share", "because")
+    begin = found.history[0]["time_s"] if found.history else 0.0
+    for move in found.history:
+        share = sum(move["state"]["weights_bp"].values()) / 100
+        table.add_row(
+            f"{move['time_s'] - begin:.1f} s",
+            escape(move["subject"]),
+            move["to"],
+            f"{share:g} %",
+            escape("; ".join([move["reason"], *_proofs(move)])),
+        )
+    console.print("[bold]The history[/] that `router history` tells")
+    console.print(table)
+
+
+def _proofs(move: dict[str, Any]) -> list[str]:
+    """The verdicts a move was based on, in words; a move's own reason is one already.
+
+    The router stores the numbers with them."""
+    reasons = (one["reason"] for one in move["evidence"])
+    return [reason for reason in reasons if reason not in move["reason"]]
 
 
 def claims(
@@ -266,15 +302,23 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 88)
     directory = options.directory.resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "state.db").unlink(missing_ok=True)
+    for left in directory.glob("state.db*"):
+        left.unlink()
     models = trained(directory)
+    shutil.rmtree(models.repository / MODEL / str(BROKEN), ignore_errors=True)
     show_models(console, models)
     config, address = directory / "router.yaml", free_address()
     write_config(config, address, models.repository, SHARES[0])
     with Router(config, address) as router:
-        periods, traffic = run_load(router, models, options.requests)
-        show_periods(console, periods)
-        found = claims(periods, traffic.answers, traffic.errors)
+        with Traffic(address, MODEL, people(), models.rows, models.expected) as traffic:
+            periods = run_periods(router, traffic, models.repository, options.requests)
+            so_far = len(traffic.answers)
+            show_periods(console, periods)
+            rollouts = run_rollouts(config, traffic, models.broken)
+        show_rollouts(console, rollouts)
+        first, later = traffic.answers[:so_far], traffic.answers[so_far:]
+        found = claims(periods, first, traffic.errors)
+        found |= rollout_claims(rollouts, later, tuple(PLACES))
         show_claims(console, found)
         for error in traffic.errors[:5]:
             console.print(f"[red]{error}[/]")

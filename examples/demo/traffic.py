@@ -35,6 +35,8 @@ class Answer:
     revision: str
     latency_s: float
     difference: float
+    at_s: float
+    """When it came, by the machine's clock, as the router's history has it."""
 
 
 class Traffic:
@@ -121,12 +123,20 @@ class Traffic:
         latency = time.perf_counter() - start
         reply = result.get_response()
         version = int(reply.model_version)
-        wanted = self._expected[version][chosen]
-        difference = float(np.abs(result.as_numpy("probabilities") - wanted).max())
+        difference = self._difference(version, chosen, result.as_numpy("probabilities"))
         revision = reply.parameters["route_revision"].string_param
         with self._news:
-            self.answers.append(Answer(user, version, revision, latency, difference))
+            self.answers.append(
+                Answer(user, version, revision, latency, difference, time.time())
+            )
             self._news.notify_all()
+
+    def _difference(
+        self, version: int, chosen: NDArray[np.int64], got: NDArray[np.float32]
+    ) -> float:
+        if version not in self._expected:
+            return float("inf")  # nobody should ever be told what this one says
+        return float(np.abs(got - self._expected[version][chosen]).max())
 
 
 def versions_by_user(answers: Sequence[Answer]) -> dict[User, list[int]]:

@@ -1,10 +1,11 @@
-"""Three versions of a model of real data, as ONNX files beside what they should answer.
+"""Versions of a model of real data, as ONNX files beside what they should answer.
 
 The data is the Wisconsin breast cancer set that comes inside scikit-learn: 569 tumours,
 30 measurements each, benign or malignant. Half of it trains; the other half is what the
 demo sends. `expected` is scikit-learn's own `predict_proba` for those rows, so that the
-demo can check every answer it gets. Everything is kept, because training again would
-only take time.
+demo can check every answer it gets. One more version is broken on purpose, and lies
+apart until its time has come. Everything is kept, because training again would only
+take time.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 MODEL = "tumour"
 SEED = 20
+BROKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,7 @@ class Trained:
     """Where the versions are, the rows to send, and what each version says of them."""
 
     repository: Path
+    broken: Path
     rows: NDArray[np.float32]
     expected: dict[int, NDArray[np.float32]]
     kinds: dict[int, str]
@@ -51,6 +54,12 @@ def estimators() -> dict[int, Any]:
 KINDS = {1: "logistic regression", 2: "random forest", 3: "neural network"}
 
 
+def break_it(estimator: Any) -> None:
+    """A mistake that loads, has the right shape, and answers NaN to everybody: the
+    means were taken over a column that had a missing value."""
+    estimator[0].mean_[0] = np.nan
+
+
 def fingerprint() -> str:
     """Changes when this file or a library does; then the cache is no use."""
     import skl2onnx
@@ -75,6 +84,7 @@ def trained(directory: Path) -> Trained:
         rows = arrays["rows"]
     return Trained(
         directory / "models",
+        directory / "broken.onnx",
         rows,
         expected,
         KINDS,
@@ -84,8 +94,6 @@ def trained(directory: Path) -> Trained:
 
 
 def _train(directory: Path) -> dict[int, float]:
-    from skl2onnx import to_onnx
-    from skl2onnx.common.data_types import FloatTensorType
     from sklearn.datasets import load_breast_cancer
     from sklearn.model_selection import train_test_split
 
@@ -100,14 +108,24 @@ def _train(directory: Path) -> dict[int, float]:
         estimator.fit(x_train, y_train)
         path = directory / "models" / MODEL / str(version) / "model.onnx"
         path.parent.mkdir(parents=True, exist_ok=True)
-        model = to_onnx(
-            estimator,
-            initial_types=[("X", FloatTensorType([None, x.shape[1]]))],
-            options={"zipmap": False},
-            target_opset=17,
-        )
-        path.write_bytes(model.SerializeToString())
+        path.write_bytes(_onnx(estimator, x.shape[1]))
         arrays[f"v{version}"] = estimator.predict_proba(x_test).astype(np.float32)
         accuracy[version] = float(estimator.score(x_test, y_test))
+        if version == 1:
+            break_it(estimator)
+            (directory / "broken.onnx").write_bytes(_onnx(estimator, x.shape[1]))
     np.savez(directory / "rows.npz", **arrays)
     return accuracy
+
+
+def _onnx(estimator: Any, width: int) -> bytes:
+    from skl2onnx import to_onnx
+    from skl2onnx.common.data_types import FloatTensorType
+
+    made = to_onnx(
+        estimator,
+        initial_types=[("X", FloatTensorType([None, width]))],
+        options={"zipmap": False},
+        target_opset=17,
+    )
+    return bytes(made.SerializeToString())
