@@ -142,7 +142,8 @@ def serve(path: str | Path, environment: str = "") -> int:
         engine = Engine(engine_options(config.server, len(os.sched_getaffinity(0))))
         stack.callback(engine.stop)
         checkpoint = _checkpoint(engine, config)
-        checkpoint.read()
+        if Path(config.server.state).exists():
+            checkpoint.read()  # whose units they were is told by the log beside them
         guard = _guard(engine, config, clock)
         stack.callback(guard.close)
         certificates = Certificates(engine, config.server)

@@ -116,7 +116,7 @@ def run_rollouts(config: Path, traffic: Traffic, broken: Path) -> Rollouts:
     apply(config, with_rollout(written, STABLE, CANDIDATE))
     begin = len(traffic.answers)
     good = status(config, GOOD)
-    if good != PROMOTED:
+    if good != PROMOTED:  # say what it waits for
         print(router(config, "describe", "rollout", GOOD).stdout)
     traffic.more(AFTERWARDS)
     middle = len(traffic.answers)
@@ -149,7 +149,7 @@ def apply(config: Path, wanted: dict[str, Any]) -> None:
 
 def status(config: Path, rollout: str) -> int:
     """Wait for a rollout's end; 0 when it was promoted, 1 when it was rolled back."""
-    return router(config, "status", rollout, "--timeout", "15s").returncode
+    return router(config, "status", rollout, "--timeout", "45s").returncode
 
 
 def past(config: Path) -> list[dict[str, Any]]:
