@@ -132,6 +132,7 @@ def serve(path: str | Path, environment: str = "") -> int:
         read_inputs=read_inputs,
         find_rivals=check_shares,
         environment=environment,
+        directory=str(Path(path).parent),
     )
     config = load_config(path, checks)
     with ExitStack() as stack:

@@ -55,6 +55,8 @@ class Checks:
     apart to find them, which is the plan's business."""
     environment: str = ""
     """Which of the file's `environments` is laid over the rest."""
+    directory: str = ""
+    """Where the files that it names beside itself are; its own folder if empty."""
 
 
 def check_config(config: Config, checks: Checks, known: Known) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from router.config.alias import resolve_aliases
 from router.config.audience import Audience
 from router.config.feedback import Feedback
 from router.config.model import Model
+from router.config.qwak_entry import QwakFiles
 from router.config.rollout import Holdout, PolicyBody, Rollout
 from router.config.route import Layer, Route
 from router.config.server import Server
@@ -35,6 +36,8 @@ class Config(BaseModel):
     """Steps and guardrails that rollouts refer to by name."""
     rollouts: tuple[Rollout, ...] = ()
     holdouts: tuple[Holdout, ...] = ()
+    qwak: QwakFiles = ()
+    """Files of Qwak's beside this one; what they say is among audiences and routes."""
     feedback: Feedback = Feedback()
     alerts: Alerts = Alerts()
 

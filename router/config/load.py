@@ -24,6 +24,8 @@ from router.config.features import with_inputs
 from router.config.overlay import lay_over
 from router.config.problems import Finding, Known, Path, from_schema, locate, path_text
 from router.config.qwak import Lines, Translated, translate
+from router.config.qwak_files import Read as ReadQwak
+from router.config.qwak_files import with_qwak
 from router.errors import ConfigError, Problem
 
 SIZE_MAX = 1024 * 1024
@@ -108,18 +110,36 @@ def read_config(data: bytes | str, file: str, checks: Checks = NO_CHECKS) -> Con
     document = parse_document(data, file)
     _lay_over(document, checks.environment)
     config, value, origin = _validate(document)
+    elsewhere: list[Problem] = []
     if config is not None:
-        config = with_inputs(config, checks.list_versions, checks.read_inputs)
+        brought = with_qwak(config, _reader(checks.directory, file))
+        elsewhere = brought.problems
+        config = with_inputs(brought.config, checks.list_versions, checks.read_inputs)
         known = _known(document.value)
-        for finding in check_config(config, checks, known):
+        for finding in (*brought.findings, *check_config(config, checks, known)):
+            foreign = brought.problem_of(finding)
+            if foreign is not None:
+                elsewhere.append(foreign)
+                continue
             path = _translate(locate(value, finding.path), origin)
             if not _is_about_dead(path, document.dead):
                 found = Finding(path, finding.message, finding.value, finding.remedy)
                 document.findings.append((found, document.line_of(path)))
-    if document.findings:
-        raise ConfigError(document.problems())
+    if document.findings or elsewhere:
+        raise ConfigError((*document.problems(), *elsewhere))
     assert config is not None
     return config
+
+
+def _reader(directory: str, file: str) -> ReadQwak:
+    """Reads Qwak's files of a configuration."""
+    folder = FilePath(directory) if directory else FilePath(file).parent
+
+    def read(name: str, model: str, variations: Mapping[str, int]) -> Translated:
+        path = folder / name
+        return read_qwak(read_bytes(path), str(path), model, variations)
+
+    return read
 
 
 def read_qwak(

@@ -47,13 +47,26 @@ class Lines:
     file: str
     lines: Mapping[Path, int]
 
+    def problem(
+        self, path: Path, message: str, value: str = "", remedy: str = ""
+    ) -> Problem:
+        """Something that is wrong there."""
+        place = path
+        while place and place not in self.lines:
+            place = place[:-1]
+        line = self.lines.get(place, 0)
+        return Problem(self.file, line, path_text(path), message, value, remedy)
+
 
 @dataclass(frozen=True, slots=True)
 class Translated:
     """What a file of Qwak's comes to here, and which of its keys do nothing."""
 
+    at: Lines
     audiences: tuple[Audience, ...] = ()
+    audience_places: tuple[Path, ...] = ()
     routes: tuple[Route, ...] = ()
+    route_places: tuple[Path, ...] = ()
     ignored: tuple[str, ...] = ()
 
 
@@ -66,18 +79,14 @@ class _Reading:
     variations: Mapping[str, int]
     problems: list[Problem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    route_places: list[Path] = field(default_factory=list)
+    """Where each route that was made stands."""
 
     def refuse(
         self, path: Path, message: str, value: Any = "", remedy: str = ""
     ) -> None:
-        place = path
-        while place and place not in self.at.lines:
-            place = place[:-1]
-        line = self.at.lines.get(place, 0)
         found = value if isinstance(value, str) and not value else brief(value)
-        self.problems.append(
-            Problem(self.at.file, line, path_text(path), message, found, remedy)
-        )
+        self.problems.append(self.at.problem(path, message, found, remedy))
 
 
 def variations_of(model: Model) -> dict[str, int]:
@@ -103,14 +112,14 @@ def translate(
     reading = _Reading(at, model, variations)
     if not isinstance(value, dict):
         reading.refuse((), "expected a mapping")
-        made = Translated()
+        made = Translated(at)
     elif "spec" in value or "audiences" in value:
         made = _audience_file(reading, value)
     elif "realtime" in value:
         made = _deployment(reading, value)
     else:
         reading.refuse((), "neither audiences (spec) nor a deployment (realtime)")
-        made = Translated()
+        made = Translated(at)
     if reading.problems:
         raise ConfigError(tuple(reading.problems))
     return made
@@ -129,6 +138,7 @@ def _audience_file(reading: _Reading, value: dict[str, Any]) -> Translated:
         _unknown(reading, value, {"api_version", "spec"}, ())
         value, path = _mapping(reading, value["spec"], ("spec",)), ("spec",)
     audiences: list[Audience] = []
+    places: list[Path] = []
     routes: list[Route] = []
     listed = _list(reading, value.get("audiences"), (*path, "audiences"))
     if len(listed) > AUDIENCES_MAX:
@@ -143,9 +153,26 @@ def _audience_file(reading: _Reading, value: dict[str, Any]) -> Translated:
         made = _audience(reading, name, entry.get("conditions"), (*place, "conditions"))
         if made is not None:
             audiences.append(made)
+            places.append(place)
         if entry.get("routes"):
             routes += _routes(reading, name, entry["routes"], (*place, "routes"))
-    return Translated(tuple(audiences), tuple(routes), tuple(reading.ignored))
+    return _translated(reading, routes, audiences, places)
+
+
+def _translated(
+    reading: _Reading,
+    routes: list[Route],
+    audiences: list[Audience],
+    places: list[Path],
+) -> Translated:
+    return Translated(
+        reading.at,
+        tuple(audiences),
+        tuple(places),
+        tuple(routes),
+        tuple(reading.route_places),
+        tuple(reading.ignored),
+    )
 
 
 def _audience(
@@ -257,7 +284,7 @@ def _deployment(reading: _Reading, value: dict[str, Any]) -> Translated:
             reading.refuse(place, "an audience is named by its id or name")
         routes += _routes(reading, name, entry.get("routes"), (*place, "routes"))
     routes += _everyone(reading, realtime)
-    return Translated((), tuple(routes), tuple(reading.ignored))
+    return _translated(reading, routes, [], [])
 
 
 def _everyone(reading: _Reading, realtime: dict[str, Any]) -> list[Route]:
@@ -285,6 +312,7 @@ def _everyone(reading: _Reading, realtime: dict[str, Any]) -> list[Route]:
     version = _version(reading, fallback, ("realtime", "fallback_variation"))
     if version is None:
         return []
+    reading.route_places.append(("realtime", "fallback_variation"))
     return [Route(model=reading.model, version=version)]
 
 
@@ -333,6 +361,7 @@ def _split(
     total = sum(share.weight for share in route.split or ())
     if route.split and total != 10_000:
         reading.refuse(path, "weights add up to 100 percent", f"{total / 100:g}")
+    reading.route_places.append(path)
     return [route]
 
 

@@ -87,6 +87,8 @@ class Reloader:
         self._plan: Plan | None = None
         self._config: Config | None = None
         self._file = FileState(None, b"")
+        # Files that the configuration names beside itself.
+        self._beside: dict[Path, FileState] = {}
         # What the last configuration was made from, for versions that are renewed.
         self._wanted = Wanted({})
         self.renewals = Renewals(means.clock)
@@ -103,6 +105,7 @@ class Reloader:
     def start(self, config: Config) -> None:
         """Let the first configuration take effect; RouterError when it cannot."""
         self._file = look_at(self._path)
+        self._watch(config)
         with self._lock:
             self._take(config, "start", self._whole(config))
 
@@ -118,13 +121,24 @@ class Reloader:
 
     def _poll(self) -> bool:
         now = look_at(self._path, self._file)
-        if not has_changed(self._file, now):
+        if not has_changed(self._file, now) and not self._has_changed_beside():
             for key in self.renewals.due():
                 self.renewals.tried(key, self._renew(key))
             return False
         self._file = now
         self.reload("the file has changed")
         return True
+
+    def _has_changed_beside(self) -> bool:
+        return any(
+            has_changed(was, look_at(path, was)) for path, was in self._beside.items()
+        )
+
+    def _watch(self, config: Config) -> None:
+        """Know the files beside this configuration. What was looked at before it was
+        read stays: a change in between is one that is still to be read."""
+        paths = [self._path.parent / entry.file for entry in config.qwak]
+        self._beside = {path: self._beside.get(path) or look_at(path) for path in paths}
 
     def reload(self, reason: str) -> bool:
         """Read the file again; on any problem say so and change nothing."""
@@ -133,8 +147,10 @@ class Reloader:
 
     def _reload(self, reason: str) -> bool:
         self._file = look_at(self._path)
+        self._beside = {path: look_at(path) for path in self._beside}
         try:
             config = load_config(self._path, self._means.checks)
+            self._watch(config)
             self._take(config, reason, self._whole(config))
         except ConfigError as error:
             for problem in error.problems:
@@ -186,6 +202,7 @@ class Reloader:
         finally:
             aside.unlink(missing_ok=True)
         self._file = look_at(self._path)
+        self._watch(config)
         return f"applied {config_revision(config)}"
 
     def _renew(self, key: Key) -> bool:

@@ -47,3 +47,8 @@ def test_mlserver_is_an_upstream_and_may_go_away() -> None:
     folder = os.environ.get("MLSERVER_ENV", str(BUILD / "mlserver"))
     subprocess.run([str(EXAMPLES / "mlserver" / "setup.sh"), folder], check=True)
     assert "MLServer has left" in run("mlserver", folder)
+
+
+@pytest.mark.slow
+def test_qwaks_files_serve_new_york_and_california() -> None:
+    assert "seventeen is old enough" in run("qwak")
