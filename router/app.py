@@ -44,6 +44,7 @@ from router.control.publication import Publication, Routing
 from router.control.reload import Means, Reloader
 from router.control.renewals import Renewals
 from router.control.rundir import RunDirectory
+from router.control.series import Series
 from router.control.serving import Serving
 from router.control.sources import ExternalSources
 from router.control.tell import teller
@@ -176,6 +177,8 @@ def serve(path: str | Path, environment: str = "") -> int:
         preflights = _preflights(engine, publication, environment, clock)
         stack.callback(preflights.close)
         preflights.start()
+        series = Series(store, clock)
+        stack.callback(series.save)
         ticker = Ticker(
             publication,
             guard,
@@ -188,6 +191,7 @@ def serve(path: str | Path, environment: str = "") -> int:
                 labels=truth,
                 tell=teller(outbox.tell, clock),
                 save_filters=checkpoint.write,
+                each_tick=lambda *_: series.take(ticker.views()),
             ),
         )
         renewals = reloader.renewals

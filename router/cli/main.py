@@ -19,6 +19,7 @@ from router.cli.alerts import alerts
 from router.cli.bench import bench
 from router.cli.feedback import feedback, key
 from router.cli.model import model
+from router.cli.report import report
 from router.cli.simulate import simulate
 from router.errors import RouterError
 
@@ -190,7 +191,7 @@ def predict(target: str, model: str, output: str, **asked: Any) -> int:
 for command in (
     *operate.COMMANDS, *look.COMMANDS, *resources.COMMANDS, *lab.COMMANDS,
     *parity.COMMANDS, *shadow.COMMANDS,
-    alerts, bench, feedback, key, model, simulate,
+    alerts, bench, feedback, key, model, report, simulate,
 ):  # fmt: skip
     router.add_command(command)
 

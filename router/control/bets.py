@@ -73,7 +73,7 @@ def step_bets(spec: Spec, bets: Mapping[str, Bet], grown: Grown) -> dict[str, Be
             continue
         name = name_of(criterion)
         kind = SLOTS[slots[name]] if name in slots else KINDS[criterion.metric]
-        table = _tabulate(grown, version, within, kind, baseline_only=name in slots)
+        table = tabulate(grown, version, within, kind, baseline_only=name in slots)
         if isinstance(bet, LabelBet):
             strata = [(x_b, x_a, rho) for _, x_b, _, x_a, rho in table]
             stepped[key] = step_label_bet(bet, *strata)
@@ -111,7 +111,7 @@ def add_units(
     return found
 
 
-def _tabulate(
+def tabulate(
     grown: Grown, version: int, within: str, kind: str, *, baseline_only: bool
 ) -> list[tuple[int, int, int, int, float]]:
     """(units, events) of the candidate, of stable, and rho, a stratum each."""

@@ -167,7 +167,12 @@ def _grow(
     winner = _winner(spec, evidence)
     place = next_place(spec, state)
     if place is None or winner is not None:
-        reason = "it is the better one" if winner is not None else "every step is done"
+        reason = "every step is done"
+        if winner is not None and spec.primary is not None:
+            shown = evidence.labels[f"primary|{winner}"]
+            reason = f"it is the better one: {shown.reason}"
+            name = f"primary metric {spec.primary.metric}"
+            passed += (Judged(name, "primary", winner, shown, "promote"),)
         return Move(Event.COMPLETE, reason, passed, promotes=winner)
     return Move(Event.ADVANCE, "the step is done", passed, place)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from router.analysis.aipw import EffectState
 from router.analysis.binary import OutcomeBet
 from router.analysis.labelbet import LabelBet
 from router.analysis.margin import MarginBet
@@ -87,6 +88,8 @@ class Evidence:
     """By candidate and slice ("" for all)."""
     bets: Mapping[str, Bet] = field(default_factory=dict)
     """By `bet_key`."""
+    effects: Mapping[tuple[int, str], EffectState] = field(default_factory=dict)
+    """On the error rate, by candidate and slice; nothing is decided by it."""
     saturated: frozenset[str] = frozenset()
     """Kinds of first events whose filter is half full: not to be believed any more."""
     shadows: Mapping[int, ShadowCounts] = field(default_factory=dict)

@@ -12,11 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from router.analysis.aipw import EffectState
 from router.analysis.binary import OutcomeBet
 from router.analysis.labelbet import LabelBet
 from router.analysis.margin import MarginBet
 from router.analysis.srm import SplitBet, judge_srm, step_split_bet
 from router.control.bets import add_units, start_bets, step_bets
+from router.control.effects import Effects, step_effects
 from router.control.evidence import Bet, Evidence, ShadowCounts, UnitCounts
 from router.control.strata import (
     CountKey,
@@ -61,6 +63,7 @@ class Attempt:
     units: dict[tuple[int, str], UnitCounts] = field(default_factory=dict)
     bets: dict[str, Bet] = field(default_factory=dict)
     shadow_base: dict[int, ShadowCounts] = field(default_factory=dict)
+    effects: Effects = field(default_factory=dict)
     split: SplitBet = field(default_factory=SplitBet)
     baselines: deque[tuple[float, Buckets]] = field(default_factory=deque)
     served_at_s: float = 0.0  # when a candidate last had a request
@@ -106,6 +109,7 @@ class Observer:
                 mine = tuple(of_scope(grown, self._strata, spec.scope))
                 attempt.units = add_units(spec, attempt.units, mine)
                 attempt.bets = step_bets(spec, attempt.bets, mine)
+                attempt.effects = step_effects(spec, attempt.effects, mine)
                 attempt.split = step_split_bet(attempt.split, *splits_of(mine))
                 self._baseline(
                     attempt, baselines.get((spec.scope, state.attempt)), now_s
@@ -227,6 +231,7 @@ class Observer:
             stable=by_version[spec.stable],
             units=dict(attempt.units),
             bets=dict(attempt.bets),
+            effects=dict(attempt.effects),
             saturated=_read_saturated(snapshot, spec.scope),
             shadows=_minus(_read_shadows(snapshot, spec), attempt.shadow_base),
             srm=judge_srm(attempt.split, SRM_ALPHA),
@@ -302,6 +307,7 @@ def _dump(attempt: Attempt) -> dict[str, Any]:
             key: [type(bet).__name__, bet.as_dict()]
             for key, bet in attempt.bets.items()
         },
+        "effects": [[v, w, one.as_dict()] for (v, w), one in attempt.effects.items()],
     }
 
 
@@ -323,6 +329,10 @@ def _load(stored: Mapping[str, Any]) -> Attempt:
         bets={
             key: _BETS[kind].from_dict(bet)
             for key, (kind, bet) in stored["bets"].items()
+        },
+        effects={
+            (int(v), str(within)): EffectState.from_dict(one)
+            for v, within, one in stored.get("effects", ())
         },
     )
 
