@@ -201,7 +201,7 @@ def serve(path: str | Path, environment: str = "") -> int:
         controller = Controller(publication, store, ticker, reloader.apply, checks)
         live = _live(publication)
         watched = Watched(certificates, renewals, counted, controller, live)
-        _serve_ops(listeners, guard, serving, watched, stack)
+        _serve_ops(listeners, guard, serving, watched, clock, stack)
         reloader.start(config)
         desk.start()
         outbox.start()
@@ -338,12 +338,15 @@ def _serve_ops(
     guard: Guard,
     serving: Serving,
     watched: Watched,
+    clock: Clock,
     stack: ExitStack,
 ) -> None:
     if not listeners.ops:
         return
     # A server without an ops listener does not pay for a web library.
+    from router.ops import overview
     from router.ops.ofrep import Evaluator, ofrep_routes
+    from router.ops.page import overview_routes
     from router.ops.web import OpsServer, OpsSources, ops_application
     from router.telemetry.prometheus import (
         ConfigStatus,
@@ -377,7 +380,11 @@ def _serve_ops(
     collector = SnapshotCollector(guard.snapshot, status, build, tls, renewals, others)
     registry = registry_of(collector)
     sources = OpsSources(lambda: exposition(registry), serving.unready_reasons)
-    pages = ofrep_routes(Evaluator(watched.live, watched.controller.view))
+    view = watched.controller.view
+    seen = overview.Overview(
+        overview.Sources(view, serving, guard.snapshot, clock.monotonic, __version__)
+    )
+    pages = (*overview_routes(seen.read), *ofrep_routes(Evaluator(watched.live, view)))
     for listener in listeners.ops:
         server = OpsServer(ops_application(sources, pages), listener.socket)
         server.start()
