@@ -34,7 +34,7 @@ th { text-align: left; font-weight: 500; color: var(--dim); }
 th, td { padding: .15rem 1rem .15rem 0; vertical-align: top; }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums;
   white-space: nowrap; }
-td.w { white-space: nowrap; } td.t { overflow-wrap: anywhere; }
+td.w { white-space: nowrap; } td.t { overflow-wrap: break-word; }
 ol { margin: .4rem 0; padding-left: 1.6rem; } ol li.done { color: var(--dim); }
 ol li.now { font-weight: 600; } ul { margin: .5rem 0 0; padding: 0;
   list-style: none; overflow-wrap: anywhere; }
@@ -42,7 +42,7 @@ p { margin: .3rem 0; } .dim { color: var(--dim); } code { font-size: .9em; }
 .good { color: var(--good); } .warn { color: var(--warn); } .bad { color: var(--bad); }
 .banner { border: 1px solid currentColor; border-radius: .5rem; padding: .4rem .8rem;
   margin: .6rem 0; font-weight: 500; }
-meter { width: 7rem; height: .9rem; vertical-align: middle; }
+meter { width: min(7rem, 12vw); height: .9rem; vertical-align: middle; }
 nav { margin-top: 2rem; border-top: 1px solid var(--line); padding-top: .5rem;
   color: var(--dim); } nav a { margin-right: 1rem; color: inherit; }
 """
