@@ -80,6 +80,7 @@ from router.plan.check_shares import check_shares
 from router.plan.plan import Plan
 from router.store.sqlite import SqliteLog
 from router.telemetry.counted import Counted
+from router.telemetry.evidence import evidence_metrics
 from router.telemetry.logs import configure_logs
 from router.telemetry.tape import TapeFiles, TapeReader
 
@@ -197,7 +198,11 @@ def serve(path: str | Path, environment: str = "") -> int:
         renewals = reloader.renewals
         stack.callback(renewals.close)
         alarms = Alarms(config.alerts, outbox.tell, desk, clock)
-        counted = (lambda: label_metrics(desk), lambda: outbox_metrics(outbox))
+        counted = (
+            lambda: label_metrics(desk),
+            lambda: outbox_metrics(outbox),
+            lambda: evidence_metrics(series.latest()),
+        )
         controller = Controller(publication, store, ticker, reloader.apply, checks)
         live = _live(publication)
         watched = Watched(certificates, renewals, counted, controller, live)

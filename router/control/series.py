@@ -136,6 +136,11 @@ class Series:
             self._saved_s = monotonic_s
             self.save()
 
+    def latest(self) -> tuple[tuple[dict[str, Any], dict[str, Any]], ...]:
+        """What each scope is about, and its last point; any thread may ask."""
+        lines = tuple(self._lines.values())
+        return tuple((one.about, one.points[-1]) for one in lines if one.about)
+
     def save(self) -> None:
         """Leave every series for reports and a later process."""
         for scope, line in self._lines.items():
@@ -159,6 +164,8 @@ class Series:
             stored = read_series(self._checkpoints, scope)
             line.every_s = float(stored.get("every_s", POINT_S))
             line.points = list(stored.get("points", ()))
+            line.judged = list(stored.get("judged", ()))
+            line.about = dict(stored.get("about", {}))
             line.phase = line.points[-1]["phase"] if line.points else ""
         return line
 
