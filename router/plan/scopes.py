@@ -21,7 +21,7 @@ from router.config.rollout import (
     versions_of,
 )
 from router.config.route import layer_salt
-from router.config.steps import Criterion
+from router.config.steps import Amount, Criterion
 from router.plan.ladder import compile_steps
 from router.plan.plan import All, Condition, Op, Test
 from router.plan.rollout import Spec
@@ -36,6 +36,11 @@ _FREE = frozenset(
     }
 )  # fmt: skip
 _FREE_OF_CRITERIA = frozenset({"action", "dry_run", "every"})
+
+USUAL_GUARDRAILS = (
+    Criterion(metric="error_rate", worse_by=Amount(value=1, unit="pp")),
+    Criterion(metric="latency_p99", worse_by=Amount(value=25, unit="%")),
+)
 
 Conditions = Mapping[str, Condition]
 
@@ -118,7 +123,7 @@ def _spec(config: Config, rollout: Rollout, cast: _Cast, channel: str | None) ->
         layer_salt=salt,
         claim_salt=rollout.salt or name,
         steps=steps,
-        guardrails=rollout.guardrails + policy.guardrails,
+        guardrails=rollout.guardrails + policy.guardrails or _usual(rollout),
         windows=rollout.windows or policy.windows,
         progress_deadline_s=policy.progress_deadline if deadline is None else deadline,
         rolls_back_on_deadline=(rollout.on_deadline or policy.on_deadline)
@@ -135,6 +140,15 @@ def _spec(config: Config, rollout: Rollout, cast: _Cast, channel: str | None) ->
         silence_s=rollout.silence,
         flag=rollout.flag or f"rollout/{name}",
     )
+
+
+def _usual(rollout: Rollout) -> tuple[Criterion, ...]:
+    """Nobody said what must not happen: more errors, or much longer waits.
+
+    Latency is compared with the baseline slice only, so without one it is not.
+    """
+    has_baseline = rollout.baseline == "auto"
+    return USUAL_GUARDRAILS if has_baseline else USUAL_GUARDRAILS[:1]
 
 
 def _digested(**meaning: Any) -> Spec:
