@@ -6,7 +6,7 @@ data is inconclusive. One alpha is spread over everything that can end a rollout
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ from router.analysis.labelbet import LabelBet
 from router.analysis.slices import judge_slices
 from router.analysis.verdict import Verdict
 from router.config.steps import Amount, Criterion
-from router.control.evidence import Evidence, Traffic, bet_key
+from router.control.evidence import Bet, Evidence, Traffic, bet_key
 from router.plan.rollout import (
     BakeStep,
     ScopeState,
@@ -254,20 +254,28 @@ def _judge_compared(
         part = criterion.metric.removeprefix("latency_")
         bet = evidence.bets.get(bet_key(name, version, part, within))
         bets = {part: bet} if isinstance(bet, LabelBet) else {}
-        compared = Units(units.candidate, units.baseline)
+        compared = _seen(units.candidate, units.baseline, tuple(bets.values()))
         return judge_exceedance(bets, compared, alpha, 1, name)
     bet = evidence.bets.get(bet_key(name, version, within=within))
     if bet is None:
         return Verdict("inconclusive", f"{name}: no event could be compared yet.")
-    # A unit that came from stable was first seen there, and may still err here.
-    compared = Units(
-        max(units.candidate, math.ceil(bet.events_candidate)),
-        max(units.stable + units.baseline, math.ceil(bet.events_baseline)),
-    )
+    compared = _seen(units.candidate, units.stable + units.baseline, (bet,))
     verdict = judge_error_rate(bet, compared, alpha, ANY_RATE, name)
     if verdict.verdict != "pass":
         return verdict
     return _under_ceiling(criterion, verdict, evidence.candidates[version], evidence)
+
+
+def _seen(candidate: int, other: int, bets: Sequence[Bet]) -> Units:
+    """Units of both sides, at least as many as had the event.
+
+    A unit is counted where it was first seen: one that came from stable may err, or
+    wait too long, here for the first time.
+    """
+    return Units(
+        max([candidate, *(math.ceil(bet.events_candidate) for bet in bets)]),
+        max([other, *(math.ceil(bet.events_baseline) for bet in bets)]),
+    )
 
 
 def _under_ceiling(

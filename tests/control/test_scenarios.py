@@ -17,7 +17,7 @@ from router.plan.rollout import Phase
 VERSIONS = {"credit": (1, 2, 3, 4)}
 STEPS = [{"weight": {"to": share, "for": "30m"}} for share in (5, 25, 50, 100)]
 PLANNED_S = 2 * 3600
-TICK_S = 10.0
+TICK_S = 30.0
 STABLE = Behaviour(error_rate=0.01)
 
 
