@@ -1,8 +1,10 @@
 """The whole table, written out once more: what is not here does not exist."""
 
+from pathlib import Path
+
 import pytest
 
-from router.control.transitions import TABLE, Event, phase_of, target_of
+from router.control.transitions import TABLE, TO_STEP, Event, phase_of, target_of
 from router.plan.rollout import (
     ApprovalStep,
     BakeStep,
@@ -101,3 +103,23 @@ def test_rolling_back_is_legal_from_everywhere(phase: Phase) -> None:
 )
 def test_each_kind_of_step_has_its_phase(step: object, phase: Phase) -> None:
     assert phase_of(step) == phase  # type: ignore[arg-type]
+
+
+def drawn() -> list[str]:
+    """The table as docs/rollouts.md has to show it."""
+    rows = []
+    for phase in Phase:
+        cells = [str(phase)]
+        for event in Event:
+            target = TABLE[phase][event]
+            is_step = target == TO_STEP and not isinstance(target, Phase)
+            refused = "*step*" if is_step else "–"
+            cells.append(str(target) if isinstance(target, Phase) else refused)
+        rows.append(f"| {' | '.join(cells)} |".replace("_", " "))
+    return rows
+
+
+def test_the_drawing_is_the_table() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "rollouts.md").read_text()
+    found = text.partition("<!-- transitions")[2].partition("<!-- end -->")[0]
+    assert [line for line in found.splitlines() if line.startswith("| ")][1:] == drawn()
