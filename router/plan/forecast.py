@@ -25,7 +25,12 @@ from router.plan.rollout import (
     WeightStep,
 )
 from router.plan.scope_rules import Scopes
-from router.plan.scopes import Conditions, has_arrived, wave_conditions
+from router.plan.scopes import (
+    USUAL_GUARDRAILS,
+    Conditions,
+    has_arrived,
+    wave_conditions,
+)
 from router.plan.windows import next_open
 
 # Above this part of the executors' time queues grow long before they are full.
@@ -220,8 +225,9 @@ def _notes(spec: Spec, scopes: Scopes, audiences: Conditions) -> Iterator[str]:
         if inputs:
             named = ", ".join(inputs)
             yield f"not sticky: who takes part depends on each request's {named}"
-    if not spec.guardrails and spec.strategy != "shadow":
-        yield "no guardrails: nothing but native breakers would roll it back"
+    if spec.guardrails in (USUAL_GUARDRAILS, USUAL_GUARDRAILS[:1]):
+        names = " and ".join(one.metric for one in spec.guardrails)
+        yield f"no guardrails are named: the usual ones apply ({names})"
     for step in spec.steps:
         needed = [g for g in getattr(step, "gates", ()) if g.min_samples > _units(step)]
         if _units(step) and needed:

@@ -171,7 +171,7 @@ def test_an_approval_that_nobody_gives(on_timeout: str, event: Event) -> None:
     steps = [{"approval": {"timeout": "1h", "on_timeout": on_timeout, "group": "sre"}}]
     spec = spec_of(steps=[*steps, {"weight": {"to": 5, "for": "1h"}}])
     asked = state_of(spec, Phase.AWAITING_APPROVAL, elapsed_s=HOUR)
-    assert waits(spec, asked) == "it waits to be approved by sre"
+    assert waits(spec, asked) == "an approval by sre"
     late = replace(asked, elapsed_s=HOUR + 1)
     move = decide(spec, late, evidence(), now())
     assert move is not None

@@ -1,4 +1,4 @@
-"""Three candidates of one rollout, under whatever persons, disks and crashes do to it."""
+"""Three candidates of one rollout, whatever persons, disks and crashes do to it."""
 
 from typing import Any
 

@@ -348,6 +348,7 @@ AB = """strategy: ab
     candidates: [2, 3]
     split: {2: 25, 3: 25}
     primary: {metric: %s, covariate: %s}
+    guardrails: [{metric: fallback_rate, max: 99%%, dry_run: true}]
     horizon: 7d
     on_win: promote
 """

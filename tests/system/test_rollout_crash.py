@@ -20,8 +20,8 @@ from router._fasthash_bytes import read_models
 from router.client.operator import Operator, asked
 from router.client.prediction import CallError
 from router.clock import SystemClock
-from router.config.load import load_config
 from router.config.check import Checks
+from router.config.load import load_config
 from router.control.state import fold
 from router.engine._engine import regex_problem
 from router.plan.compile import compile_plan
@@ -95,6 +95,9 @@ class Mutator:
     def start(self) -> None:
         self._thread.start()
 
+    def wait(self) -> None:
+        testing.wait_until(lambda: self.count > 0, "a change is acknowledged")
+
     def join(self) -> None:
         self._thread.join(60)
         assert not self._thread.is_alive()
@@ -121,7 +124,7 @@ def kill_and_recover(server: testing.Server, kills: int, seed: int) -> int:
         mutator = Mutator(server, draw)
         before = on_disk(server)[0]
         mutator.start()
-        testing.wait_until(lambda: mutator.count > 0, "a change is acknowledged")
+        mutator.wait()
         time.sleep(draw.random() * 0.2)  # the random moment is what is tested
         server.kill()
         mutator.join()
@@ -179,7 +182,7 @@ def test_the_first_request_after_a_rollback_is_stables(server: testing.Server) -
     def guarded(which: int) -> None:
         try:
             load(which)
-        except Exception as error:  # noqa: BLE001  (any is a failure of the test)
+        except Exception as error:
             errors.append(repr(error))
 
     with operator(server) as made:
