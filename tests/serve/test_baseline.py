@@ -1,13 +1,18 @@
 """A slice of stable set apart: same version, same session, counted and queued apart."""
 
 import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import grpc
 from plane import INFER, Plane, Response, request
 from rawwire import DATA, END_STREAM, RawClient, frame, grpc_fields, message
 
+from router._fasthash import bucket
 from router.plan.plan import Model, Reason, Rule, Variant
+from router.testing import wait_until
 
 VARIANTS = (Variant("v1", 1), Variant("v1-baseline", 1, 1), Variant("v2", 2))
 HALVES = bytes(b * 2 // 10_000 for b in range(10_000))
@@ -23,7 +28,7 @@ def ask(plane: Plane, unit: str, version: str = "") -> Any:
 
 
 def plane_of(script: str = "echo", **options: int) -> Plane:
-    plane = Plane(loops=1, **options)
+    plane = Plane(**{"loops": 1, **options})
     for version in (1, 2):
         plane.load("m", version, script)
     plane.publish(MODEL)
@@ -112,3 +117,50 @@ def test_whoever_runs_first_changes_from_turn_to_turn() -> None:
             ]
             assert len(waits) == rounds
             assert sum(wait < 1.5 * delay_s for wait in waits) >= rounds // 4, waits
+
+
+def test_under_load_and_publishes_every_request_is_counted_in_one_place() -> None:
+    """Stock clients on several loops, while revisions of the rollout come and go."""
+    callers, each, revisions = 4, 150, 5
+    units = [f"user-{n}" for n in range(100)]
+    with plane_of(loops=2) as plane, ThreadPoolExecutor(callers) as pool:
+        asked = [pool.submit(ask_often, plane.address, units, each)
+                 for _ in range(callers)]  # fmt: skip
+        for revision in range(2, revisions + 1):
+            served = each * callers * (revision - 1) // revisions
+            wait_until(lambda n=served: answered(plane) >= n, "more answers")
+            rule = replace(RULE, rollout_revision=revision)
+            plane.publish(replace(MODEL, rules=(rule,)))
+        told = sum((future.result() for future in asked), Counter())
+        wait_until(lambda: plane.snapshot()["calls"] == 0, "all is counted")
+        firsts = plane.snapshot()["firsts"]
+    by_variant: Counter[str] = Counter()
+    exposed: Counter[int] = Counter()
+    for entry in firsts:
+        by_variant[entry["variant"]] += entry["requests"]
+        exposed[entry["ordinal"]] += entry["sticky"]["exposure"]
+    assert by_variant == told
+    assert sum(told.values()) == callers * each
+    assert told["v1-baseline"] > 0
+    # One filter for all loops and revisions: a unit is new once.
+    dealt = [HALVES[bucket(unit.encode(), "salt")] for unit in units]
+    assert exposed == {0: dealt.count(0), 1: dealt.count(1)}
+    seen = {entry["rollout_revision"] for entry in firsts if entry["requests"]}
+    assert len(seen) > 1, "all was over before a publish"
+
+
+def answered(plane: Plane) -> int:
+    return sum(plane.codes().values())
+
+
+def ask_often(address: str, units: list[str], times: int) -> Counter[str]:
+    """So many calls of a client of its own; the variants that answered."""
+    told: Counter[str] = Counter()
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(address, options) as channel:
+        call = channel.unary_unary(INFER, None, Response.FromString)
+        for at in range(times):
+            metadata = (("x-user-id", units[at % len(units)]),)
+            answer = call(request(), metadata=metadata, timeout=30)
+            told[answer.parameters["route_variant"].string_param] += 1
+    return told
