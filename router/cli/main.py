@@ -92,12 +92,15 @@ def plan(file: str, state: str | None, environment: str, output: str) -> int:
 @router.command()
 @FILE
 @STATE
+@ENVIRONMENT
 @OUTPUT
 @click.option("--model", help="Needed when FILE has several.")
 @click.option("--unit", help="Unit key; without one each request draws its own.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Attribute.")
 @click.option("--pin", type=int, metavar="VERSION", help="Version the request names.")
-def explain(file: str, state: str | None, output: str, **asked: Any) -> int:
+def explain(
+    file: str, state: str | None, environment: str, output: str, **asked: Any
+) -> int:
     """Say which version a request would get, and why."""
     from router.cli.show import show_explanation, show_json
     from router.lab.preview import explain_request
@@ -109,6 +112,7 @@ def explain(file: str, state: str | None, output: str, **asked: Any) -> int:
         attributes=dict(_pair(text) for text in asked["pairs"]),
         pin=asked["pin"],
         state_path=state,
+        environment=environment,
     )
     if output == "json":
         show_json(found)

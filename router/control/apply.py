@@ -31,7 +31,7 @@ from router.control.state import (
 )
 from router.errors import StoreError
 from router.plan.compile import compile_plan, next_routes, unbegun
-from router.plan.plan import MintKey, Plan
+from router.plan.plan import CONTINUE, MintKey, Plan
 from router.plan.scopes import specs_of
 from router.store.log import Conflict, Entry, Record
 from router.store.sqlite import SqliteLog
@@ -102,6 +102,7 @@ def pending_records(
     gone = _gone(config, state)
     records += [retired_record(name, actor, reason) for name in gone]
     records += _scope_records(config, versions, state, actor, reason)
+    records += _regrouped_records(config, versions, state, records, actor, reason)
     if not state.keys and any(model.prediction_id for model in config.models):
         records.append(key_record(MintKey(0, entropy(32)), actor, reason))
     dumped = dump_config(config)
@@ -155,6 +156,53 @@ def _scope_records(
             )  # fmt: skip
             records.append(record_of(after, before, "retired", actor, reason))
     return records
+
+
+def _regrouped_records(
+    config: Config,
+    versions: Versions,
+    state: ControlState,
+    records: list[Record],
+    actor: str,
+    reason: str,
+) -> list[Record]:
+    """Scopes that hold the same buckets, and are compared with other ones.
+
+    Where another rollout may answer the same request, what no candidate holds is left
+    to it; when such a rival comes or goes, or a holdout does, the rest changes hands
+    without a claim. Units that were dealt before and after that had other chances, so
+    the counts must not meet in one stratum.
+    """
+    before = applied_plan(state)
+    if before is None or not config.rollouts:
+        return []
+    entries = (Entry(state.revision, 0.0, record) for record in records)
+    now = fold(entries, state)
+    old, new = _groups(before), _groups(compile_plan(config, now.states(versions)))
+    scopes = {key[0] for key, group in new.items() if old.get(key, group) != group}
+    return [
+        record_of(replace(was, revision=was.revision + 1), was, "regrouped", actor,
+                  reason)
+        for scope, was in sorted(now.scopes.items())
+        if scope in scopes
+    ]  # fmt: skip
+
+
+def _groups(
+    plan: Plan,
+) -> dict[tuple[str, str, int], tuple[tuple[int, int] | None, ...]]:
+    """Who has each bucket, by scope, rule and revision: version and ordinal, or None
+    where later rules are asked."""
+    found = {}
+    for model in plan.models:
+        who = [(variant.version, variant.ordinal) for variant in model.variants]
+        for rule in model.rules:
+            if rule.scope and rule.buckets is not None:
+                found[rule.scope, rule.name, rule.rollout_revision] = tuple(
+                    None if bucket == CONTINUE else who[bucket]
+                    for bucket in rule.buckets
+                )
+    return found
 
 
 def applied_plan(state: ControlState) -> Plan | None:

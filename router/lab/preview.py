@@ -90,9 +90,10 @@ def explain_request(
     attributes: Mapping[str, str],
     pin: int | None,
     state_path: str | None = None,
+    environment: str = "",
 ) -> Explanation:
     """Which version a request would get, and why. A file's only model needs no name."""
-    plan = preview(path, state_path).new
+    plan = preview(path, state_path, environment).new
     names = [each.name for each in plan.models]
     if model is None and len(names) == 1:
         model = names[0]

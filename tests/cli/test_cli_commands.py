@@ -165,6 +165,15 @@ def test_an_explanation_for_scripts_is_json(run: Run, file: Path) -> None:
     )
 
 
+def test_an_environment_is_explained(run: Run, file: Path) -> None:
+    over = "environments: {staging: {routes: [{model: credit, version: 2}]}}\n"
+    file.write_text(file.read_text() + over)
+    assert (
+        "version 2"
+        in run("explain", str(file), "--environment", "staging", "--unit", "u1").out
+    )
+
+
 def test_a_refused_request_is_explained_too(run: Run, file: Path) -> None:
     assert "no such version" in run("explain", str(file), "--pin", "9").out
 

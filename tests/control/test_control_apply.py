@@ -18,11 +18,13 @@ from router.control.apply import (
     apply_config,
     read_state,
 )
+from router.control.scope_records import record_of
 from router.control.state import ControlState, fold, route_record
 from router.errors import StoreError
 from router.plan.claim import BucketMap
 from router.plan.compile import RouteState, compile_plan
 from router.plan.plan import MintKey, Plan
+from router.plan.rollout import Phase
 from router.store.log import Conflict, Entry, Record
 from router.store.sqlite import SqliteLog
 
@@ -250,6 +252,63 @@ def test_a_route_reads_back_as_it_was_written(rest: int | None) -> None:
 def test_a_new_key_mints_and_the_old_ones_still_read() -> None:
     keys = [entry("key_made", f'{{"secret": "{i:02x}"}}', str(i)) for i in (0, 1, 0)]
     assert fold(keys).keys == (MintKey(0, b"\x00"), MintKey(1, b"\x01"))
+
+
+STEPS = [{"weight": {"to": 10, "for": "1h"}}, {"weight": {"to": 100, "for": "1h"}}]
+
+
+def rivals(*audiences: str | None) -> Config:
+    """A rollout for each audience, to a version of its own."""
+    value = config().model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    return Config.model_validate({
+        **value, "api_version": "router/v1",
+        "audiences": [{"name": n, "when": {"key": "k", "exact": n}} for n in "ab"],
+        "rollouts": [
+            {"name": f"r{at}", "model": "credit", "candidate": at + 2, "steps": STEPS,
+             **({"audience": audience} if audience else {})}
+            for at, audience in enumerate(audiences)
+        ],
+    })  # fmt: skip
+
+
+def ramp(log: SqliteLog, scope: str, buckets: BucketMap) -> int:
+    """Let a scope serve with these buckets; its revision."""
+    state = fold(log.read())
+    was = state.scopes[scope]
+    now = replace(was, phase=Phase.RAMPING, is_begun=True, maps=(buckets,),
+                  weights_bp={2: 1000}, revision=was.revision + 1)  # fmt: skip
+    log.append(state.revision, (record_of(now, was, "begin", "someone", ""),))
+    return now.revision
+
+
+TENTH = BucketMap(1, ((2, tuple(range(1000))),))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "more"),
+    [
+        ((None,), (None, None), 1),  # a rival comes: the rest is left to it
+        ((None, None), (None,), 1),  # it goes: the rest is stable's again
+        ((None,), (None,), 0),
+        (("a",), ("a", "b"), 0),  # they never meet
+    ],
+)
+def test_another_comparison_group_is_another_stratum(
+    log: SqliteLog,
+    before: tuple[str | None, ...],
+    after: tuple[str | None, ...],
+    more: int,
+) -> None:
+    apply(log, rivals(*before))
+    revision = ramp(log, "r0", TENTH)
+    apply(log, rivals(*before))  # nothing has changed
+    assert fold(log.read()).scopes["r0"].revision == revision
+    apply(log, rivals(*after))
+    now = fold(log.read()).scopes["r0"]
+    assert (now.maps, now.revision) == ((TENTH,), revision + more)
+    length = len(log.read())
+    apply(log, rivals(*after))
+    assert len(log.read()) == length
 
 
 def test_the_applied_revision_is_the_records_subject(log: SqliteLog) -> None:
