@@ -11,8 +11,6 @@ from router.admin.asked import asked_of
 from router.client.messages import message
 from router.control import commands as c
 from router.control.controller import View
-from router.control.describe import resources_of
-from router.errors import NotFoundError, RefusedError
 from router.ops.methods import Code, MethodError
 
 FULL_BP = 10_000
@@ -63,8 +61,8 @@ def change_methods(controller: Executes) -> dict[str, Answer]:
     for name, make in ON_ROLLOUT.items():
         answers[f"RolloutService/{name}"] = on(_on_rollout(make))
     for service, kind in KINDS.items():
-        answers[f"{service}/Create"] = on(_put(controller, kind, exists=False))
-        answers[f"{service}/Update"] = on(_put(controller, kind, exists=True))
+        answers[f"{service}/Create"] = on(_put(kind, is_new=True))
+        answers[f"{service}/Update"] = on(_put(kind, is_new=False))
         answers[f"{service}/Delete"] = on(_delete(kind))
     return answers
 
@@ -116,26 +114,10 @@ def _set_weight(request: Any, asked: c.Asked) -> c.Command:
     return c.SetWeight(_named(request.rollout), request.weight_bp, version, asked)
 
 
-def _put(
-    controller: Executes, kind: Any, *, exists: bool
-) -> Callable[[Any, c.Asked], c.Command]:
-    def command(request: Any, asked: c.Asked) -> c.Command:
-        # A repetition is answered as it was the first time, before anything is asked.
-        command = c.PutResource(kind, request.name, request.body_json, asked)
-        names = {one.name for one in resources_of(controller.view(), kind)}
-        is_known = request.name in names
-        if not asked.request_id or not _was_done(controller, asked.request_id):
-            if is_known and not exists:
-                raise RefusedError(f"{kind} '{request.name}' exists: update it")
-            if exists and not is_known:
-                raise NotFoundError(f"no {kind} '{request.name}'")
-        return command
-
-    return command
-
-
-def _was_done(controller: Executes, request_id: str) -> bool:
-    return request_id in controller.view().routing.state.requests
+def _put(kind: Any, *, is_new: bool) -> Callable[[Any, c.Asked], c.Command]:
+    return lambda request, asked: c.PutResource(
+        kind, request.name, request.body_json, asked, is_new
+    )
 
 
 def _delete(kind: Any) -> Callable[[Any, c.Asked], c.Command]:

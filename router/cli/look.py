@@ -5,11 +5,16 @@ promoted), 1 when one was rolled back or failed, 2 when it did not get there in 
 """
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from router.cli.connect import OUTPUT, connected, operator_of
+from router.errors import RouterError
+
+if TYPE_CHECKING:
+    from router.plan.explain import Explanation
 
 METHODS = {
     "rollouts": "RolloutService/List",
@@ -177,6 +182,55 @@ def _show(found: Any, output: str) -> None:
         console().print(rollout_page(found))
     else:
         show_value(plain(found), output)
+
+
+def explain_running(
+    attributes: Mapping[str, str], given: dict[str, Any]
+) -> "Explanation":
+    """What the table of the running router does with a request, and why."""
+    from router.plan.explain import Explanation, RuleExplained, TestExplained
+
+    model, unit, pin = (given.pop(name) for name in ("model", "unit", "pin"))
+    with operator_of(given) as operator:
+        if model is None:
+            names = [one.name for one in operator.call("ModelService/List").models]
+            if len(names) != 1:
+                raise RouterError(f"name a model with --model: {', '.join(names)}")
+            model = names[0]
+        fields = {"unit": unit, "pin": pin}
+        said = {name: value for name, value in fields.items() if value is not None}
+        found = operator.call(
+            "ExplainService/Explain", model=model, attributes=dict(attributes), **said
+        )
+    return Explanation(
+        model=found.model,
+        version=found.version,
+        variant=found.variant,
+        reason=found.reason,
+        rule=found.rule or None,
+        bucket=found.bucket if found.HasField("bucket") else None,
+        propensity_bp=found.propensity_bp,
+        revision=found.table_revision,
+        refusal=found.refusal,
+        has_unit=found.has_unit,
+        tried=tuple(
+            RuleExplained(
+                one.name,
+                one.is_match,
+                tuple(
+                    TestExplained(
+                        test.text,
+                        test.value if test.HasField("value") else None,
+                        test.has_passed,
+                    )
+                    for test in one.tests
+                ),
+                one.bucket if one.HasField("bucket") else None,
+                one.version if one.HasField("version") else None,
+            )
+            for one in found.tried
+        ),
+    )
 
 
 def _has_ended(found: Any) -> bool:

@@ -17,7 +17,9 @@ from router import __version__
 from router.cli import lab, look, operate, parity, resources, shadow
 from router.cli.alerts import alerts
 from router.cli.bench import bench
+from router.cli.connect import connected
 from router.cli.feedback import feedback, key
+from router.cli.look import explain_running
 from router.cli.model import model
 from router.cli.report import report
 from router.cli.simulate import simulate
@@ -90,30 +92,38 @@ def plan(file: str, state: str | None, environment: str, output: str) -> int:
 
 
 @router.command()
-@FILE
+@click.argument("file", type=click.Path(dir_okay=False), required=False)
 @STATE
 @ENVIRONMENT
 @OUTPUT
-@click.option("--model", help="Needed when FILE has several.")
+@connected
+@click.option("--model", help="Needed when there are several.")
 @click.option("--unit", help="Unit key; without one each request draws its own.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Attribute.")
 @click.option("--pin", type=int, metavar="VERSION", help="Version the request names.")
 def explain(
-    file: str, state: str | None, environment: str, output: str, **asked: Any
+    file: str | None, state: str | None, environment: str, output: str, **asked: Any
 ) -> int:
-    """Say which version a request would get, and why."""
+    """Say which version a request would get, and why.
+
+    By FILE and its control log; without FILE, by the table of the running router.
+    """
     from router.cli.show import show_explanation, show_json
     from router.lab.preview import explain_request
 
-    found = explain_request(
-        file,
-        model=asked["model"],
-        unit=asked["unit"],
-        attributes=dict(_pair(text) for text in asked["pairs"]),
-        pin=asked["pin"],
-        state_path=state,
-        environment=environment,
-    )
+    attributes = dict(_pair(text) for text in asked.pop("pairs"))
+    if file is None:
+        found = explain_running(attributes, asked)
+    else:
+        found = explain_request(
+            file,
+            model=asked["model"],
+            unit=asked["unit"],
+            attributes=attributes,
+            pin=asked["pin"],
+            state_path=state,
+            environment=environment,
+        )
     if output == "json":
         show_json(found)
     else:

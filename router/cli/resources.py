@@ -1,8 +1,8 @@
 """`router audience` and `router variation`: what operators put beside the file.
 
 A file has one resource or a list of them, as the configuration writes them:
-`audiences: [...]`, `routes: [...]`, or one alone. Those that the configuration file
-owns are listed, and changed there.
+`audiences: [...]`, `routes: [...]`, or one alone; or it is one of Qwak's. Those that
+the configuration file owns are listed, and changed there.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from router.cli.connect import OUTPUT, asked_by, changing, connected, operator_of
-from router.cli.operate import read_text
+from router.cli.qwak import MODEL, Put, deploy, is_qwaks, put_file, read_value
 from router.errors import RouterError
 
 FILE = click.option(
@@ -31,14 +31,19 @@ def group_of(word: str, text: str) -> click.Group:
     def put(verb: str, method: str, help_text: str) -> None:
         @group.command(verb, help=help_text)
         @FILE
+        @MODEL
         @connected
         @changing
         @OUTPUT
-        def command(path: str, output: str, **given: Any) -> int:
+        def command(path: str, model: str | None, output: str, **given: Any) -> int:
             from router.cli.tables import show_done
 
-            found = bodies(word, path)
             asked = asked_by(given)
+            if is_qwaks(read_value(path)):
+                with operator_of(given) as operator:
+                    put_file(operator, path, model, Put(method, asked, output))
+                return 0
+            found = bodies(word, path)
             with operator_of(given) as operator:
                 for name, body in found:
                     # An id for each, so that the whole file can be sent again.
@@ -104,14 +109,11 @@ def group_of(word: str, text: str) -> click.Group:
 
 def bodies(word: str, path: str) -> list[tuple[str, dict[str, Any]]]:
     """Name and body of each resource in a file; RouterError when it has none."""
-    from router.config.load import parse_document
-    from router.errors import ConfigError
-
-    document = parse_document(read_text(path), path)
-    if document.findings:
-        raise ConfigError(document.problems())
-    value = document.value
+    value = read_value(path)
     key = NAMED[word]
+    if is_qwaks(value):
+        listed = value.get("spec", value).get("audiences", [])
+        return [(str(one.get("name")), {}) for one in listed]
     listed = value.get(key, [value]) if isinstance(value, dict) else value
     if not isinstance(listed, list) or not listed:
         raise RouterError(f"{path}: no {word} in it: write {key}: [...]")
@@ -127,4 +129,5 @@ def bodies(word: str, path: str) -> list[tuple[str, dict[str, Any]]]:
 COMMANDS = [
     group_of("audience", "Audiences beside those of the file."),
     group_of("variation", "Routes beside those of the file: who gets which versions."),
+    deploy,
 ]

@@ -2,7 +2,7 @@
 
 They are stored in the control log, checked like the file's own, and never replace one
 of the file: who owns a name is plain. A route that was put comes after those of the
-file.
+file, and one for everyone after those for audiences, which could never match otherwise.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,11 @@ def with_resources(config: Config, resources: Resources) -> Config:
         return config
     names = {audience.name for audience in config.audiences}
     routes = {route_name(route) for route in config.routes}
+    put = (
+        Route.model_validate(dict(body))
+        for (kind, name), body in resources.items()
+        if kind == "route" and name not in routes
+    )
     return config.model_copy(
         update={
             "audiences": config.audiences
@@ -33,11 +38,7 @@ def with_resources(config: Config, resources: Resources) -> Config:
                 if kind == "audience" and name not in names
             ),
             "routes": config.routes
-            + tuple(
-                Route.model_validate(dict(body))
-                for (kind, name), body in resources.items()
-                if kind == "route" and name not in routes
-            ),
+            + tuple(sorted(put, key=lambda route: route.audience is None)),
         }
     )
 

@@ -137,12 +137,16 @@ class ApplyConfig:
 @dataclass(frozen=True, slots=True)
 class PutResource:
     """Store an audience or a route beside those of the file; `body` is JSON as in the
-    file. A name that the file owns is refused."""
+    file. A name that the file owns is refused.
+
+    `is_new` says whether it must not, or must, be there already; None is either.
+    """
 
     kind: Literal["audience", "route"]
     name: str
     body: str
     asked: Asked
+    is_new: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -294,6 +294,10 @@ class Controller:
             left = {k: v for k, v in routing.state.resources.items() if k != key}
             message = f"{command.kind} '{command.name}' is deleted"
         else:
+            if command.is_new is True and key in routing.state.resources:
+                raise RefusedError(f"{command.kind} '{command.name}' exists: update it")
+            if command.is_new is False and key not in routing.state.resources:
+                raise NotFoundError(f"no {command.kind} '{command.name}'")
             try:
                 given = json.loads(command.body)
             except ValueError as error:

@@ -148,7 +148,7 @@ def resources_of(view: View, kind: str) -> tuple[ResourceView, ...]:
         own = [(route_name(route), body) for route, body in routes]
     put = [
         (name, body)
-        for (of, name), body in sorted(view.routing.state.resources.items())
+        for (of, name), body in view.routing.state.resources.items()
         if of == kind
     ]
     return (
