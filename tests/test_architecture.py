@@ -70,6 +70,8 @@ THIRD: dict[str, set[str]] = {
     "lab": {"numpy"},  # draws traffic
     "ops": {"starlette", "uvicorn", "google"},
     "client": {"grpc", "numpy", "google"},
+    # It is a client of the server it tests, as any user's would be.
+    "lab/selftest.py": {"grpc", "numpy"},
     "client/truths.py": {"pyarrow"},  # an extra, imported when a file needs it
     "cli": {"click", "rich"},
     "lab/attest.py": {"cryptography"},  # an extra, imported for keys in PEM

@@ -22,6 +22,7 @@ from router.cli.feedback import feedback, key
 from router.cli.look import explain_running
 from router.cli.model import model
 from router.cli.report import report
+from router.cli.selftest import selftest
 from router.cli.simulate import simulate
 from router.errors import RouterError
 
@@ -205,7 +206,7 @@ def predict(target: str, model: str, output: str, **asked: Any) -> int:
 for command in (
     *operate.COMMANDS, *look.COMMANDS, *resources.COMMANDS, *lab.COMMANDS,
     *parity.COMMANDS, *shadow.COMMANDS,
-    alerts, bench, feedback, key, model, report, simulate,
+    alerts, bench, feedback, key, model, report, selftest, simulate,
 ):  # fmt: skip
     router.add_command(command)
 
