@@ -43,6 +43,7 @@ from router.control.options import engine_options, find_runtime_library
 from router.control.publication import Publication, Routing
 from router.control.reload import Means, Reloader
 from router.control.renewals import Renewals
+from router.control.rollout_metrics import rollout_metrics
 from router.control.rundir import RunDirectory
 from router.control.series import Series
 from router.control.serving import Serving
@@ -202,6 +203,7 @@ def serve(path: str | Path, environment: str = "") -> int:
             lambda: label_metrics(desk),
             lambda: outbox_metrics(outbox),
             lambda: evidence_metrics(series.latest()),
+            lambda: rollout_metrics(publication, ticker),
         )
         controller = Controller(publication, store, ticker, reloader.apply, checks)
         live = _live(publication)
