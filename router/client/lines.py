@@ -17,9 +17,9 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
-from router.client.infer import PredictError, pack_values
 from router.client.messages import message
 from router.client.tensors import unpack
+from router.client.values import PredictError, pack_values
 
 _KEYS = {
     "model_name", "model_version", "id", "inputs", "outputs", "parameters", "metadata",

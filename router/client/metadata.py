@@ -2,9 +2,9 @@
 
 import grpc
 
-from router.client.infer import PredictError
 from router.client.messages import message
 from router.client.stub import call
+from router.client.values import PredictError
 
 
 def read_inputs(

@@ -13,7 +13,7 @@ SCOPE = ("rollout", "scope", "model")
 
 
 def rollout_metrics(publication: Publication, ticker: Ticker) -> tuple[Counted, ...]:
-    """Phases, steps, shares and verdicts of every scope; the controller's own health."""
+    """Phase, step, shares and verdicts of every scope; the controller's health."""
     views = ticker.views()
     named = [((v.spec.rollout, v.spec.scope, v.spec.model), v) for v in views]
     is_stalled = float(publication.current is not None and ticker.is_stalled())

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from router.client.infer import pack_values, read_values
 from router.client.messages import message
 from router.client.metadata import read_inputs
+from router.client.values import pack_values, read_values
 from router.engine import _engine
 from router.errors import RouterError
 

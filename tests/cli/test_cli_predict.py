@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 
 from router.cli.main import main
-from router.client.infer import (
+from router.client.infer import Question, predict
+from router.client.values import (
     PredictError,
-    Question,
     pack_values,
-    predict,
     read_values,
     unpack_values,
 )

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 
-from router.client.infer import PredictError
 from router.client.messages import message
 from router.client.metadata import read_inputs
 from router.client.stub import INFERENCE
+from router.client.values import PredictError
 
 
 def metadata(request: object, context: grpc.ServicerContext) -> object:

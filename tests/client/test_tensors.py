@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from router.client.infer import pack_values, unpack_values
 from router.client.tensors import as_array, datatype_of, pack, unpack
+from router.client.values import pack_values, unpack_values
 
 KINDS = [
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64",

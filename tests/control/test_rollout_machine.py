@@ -68,7 +68,8 @@ class Life(RuleBasedStateMachine):
         except (RefusedError, StoreError):
             return
 
-    @rule(ticks=st.integers(1, 8))
+    # Less than a step: between two looks there is one move at most.
+    @rule(ticks=st.integers(1, 3))
     def wait(self, ticks: int) -> None:
         self.world.run(ticks * 15, tick_s=15)
 

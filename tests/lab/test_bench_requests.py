@@ -2,8 +2,8 @@
 
 import pytest
 
-from router.client.infer import PredictError, unpack_values
 from router.client.messages import message
+from router.client.values import PredictError, unpack_values
 from router.lab.bench import BenchError, Requests, make_messages
 
 DECLARED = {"x": ("FP32", (-1, 2)), "ids": ("INT64", (3,)), "text": ("BYTES", (-1, -1))}
