@@ -12,7 +12,7 @@ import logging
 import os
 import platform
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ from router.config.server import MIB
 from router.control.alerts import Alarms, open_outbox, outbox_metrics
 from router.control.checkpoint import Checkpoint
 from router.control.controller import Controller
+from router.control.events import events
 from router.control.guard import Guard, Guards
 from router.control.labels import label_metrics, open_desk
 from router.control.lifecycle import Actions, Lifecycle
@@ -40,6 +41,7 @@ from router.control.listeners import (
 )
 from router.control.observe import Observer
 from router.control.options import engine_options, find_runtime_library
+from router.control.preflights import LatePreflights, Replays
 from router.control.publication import Publication, Routing
 from router.control.reload import Means, Reloader
 from router.control.renewals import Renewals
@@ -58,15 +60,11 @@ from router.engine._engine import (
     ADMIN,
     DATA,
     Engine,
-    EngineStopped,
-    MethodEvent,
     regex_match,
     regex_problem,
 )
 from router.feedback.desk import FeedbackDesk
-from router.lab.attest import verifier
 from router.lab.live import LivePlan
-from router.lab.preflight import Preflights
 from router.lab.trial import diff_text, problems_of
 from router.models.manifest import read_inputs
 from router.models.probe import Prober
@@ -90,7 +88,6 @@ log = logging.getLogger(__name__)
 # None waits for another.
 DATA_POOL, ADMIN_POOL, FEEDBACK_POOL, APPLY_POOL = range(4)
 POOLS = ("methods", "admin", "feedback", "apply")
-PULL_TIMEOUT_MS = 1_000
 
 Metrics = Callable[[], tuple[Counted, ...]]
 
@@ -178,7 +175,6 @@ def serve(path: str | Path, environment: str = "") -> int:
         truth.restore()
         preflights = _preflights(engine, publication, environment, clock)
         stack.callback(preflights.close)
-        preflights.start()
         series = Series(store, clock)
         stack.callback(series.save)
         ticker = Ticker(
@@ -246,12 +242,20 @@ def serve(path: str | Path, environment: str = "") -> int:
 
 def _preflights(
     engine: Engine, publication: Publication, environment: str, clock: Clock
-) -> Preflights:
+) -> LatePreflights:
     def config() -> Config | None:
         current = publication.current
         return None if current is None else current.config
 
-    return Preflights(config, engine.call, clock, verifier(clock, environment))
+    def make() -> Replays:
+        from router.lab.attest import verifier
+        from router.lab.preflight import Preflights
+
+        made = Preflights(config, engine.call, clock, verifier(clock, environment))
+        made.start()
+        return made
+
+    return LatePreflights(make)
 
 
 def _live(publication: Publication) -> LivePlan:
@@ -274,17 +278,6 @@ def _operators(
         lambda text, name, view: diff_text(text, name, checks, view),
     )
     return operator_methods(Sources(serving, live, controller, trials), engine.send)
-
-
-def events(engine: Engine, pool: int) -> Iterator[MethodEvent]:
-    """What clients do on the methods of a pool, until the engine stops."""
-    while True:
-        try:
-            event = engine.next(pool, PULL_TIMEOUT_MS)
-        except EngineStopped:
-            return
-        if event is not None:
-            yield event
 
 
 def _checkpoint(engine: Engine, config: Config) -> Checkpoint:
@@ -477,11 +470,7 @@ def _reload(reloader: Reloader, certificates: Certificates, watchers: Watchers) 
     watchers.refresh()
 
 
-def _tick(
-    reloader: Reloader,
-    certificates: Certificates,
-    watchers: Watchers,
-) -> None:
+def _tick(reloader: Reloader, certificates: Certificates, watchers: Watchers) -> None:
     certificates.poll()  # first: a model may take minutes to load
     reloader.poll()
     watchers.refresh()
