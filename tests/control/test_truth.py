@@ -22,6 +22,7 @@ from router.plan.claim import BASELINE, BucketMap
 from router.plan.compile import States, compile_plan
 from router.plan.rollout import Phase, ScopeState
 from router.plan.scopes import specs_of
+from router.testing import wait_until
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "feedback"))
 from minted import SECRET, mint
@@ -133,6 +134,8 @@ class Told:
             done = threading.Event()
             self.desk.report(reports[at : at + 256], lambda _, done=done: done.set())
             assert done.wait(10)
+        # The first report makes the writer open its store and fold what it holds.
+        wait_until(lambda: self.desk.fold.is_complete, "the store to be read")
 
     def verdicts(self, spec, state):
         self.clock.time += 10  # beyond what a look is remembered for
