@@ -21,7 +21,7 @@ test:
 	@$(call with,checked) ROUTER_BUILD=checked $(BIN)/pytest $(ARGS)
 
 test-all:
-	@$(SETUP) checked test
+	@$(SETUP) checked test test-all
 	@$(call with,checked) ROUTER_BUILD=checked $(BIN)/pytest -m 'not soak' $(ARGS)
 
 check:

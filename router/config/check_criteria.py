@@ -18,6 +18,9 @@ _RATES = frozenset(
     }
 )  # fmt: skip
 
+_COUNTED = frozenset({"error_rate", "invalid_rate", "fallback_rate"})
+_HARMS = _COUNTED | {"slo_exceedance", "disagreement"}
+
 
 def units_of(metric: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Units that a built-in metric's `worse_by`, and its `min` and `max`, may have."""
@@ -40,6 +43,7 @@ def check_criteria(criteria: Criteria, path: Path) -> Finder:
         yield from _check_sources(criterion, place)
         yield from _check_metric(criterion, place)
         yield from _check_amounts(criterion, place)
+        yield from _check_effect(criterion, place)
 
 
 def check_names(placed: Iterable[tuple[Path, Criterion]]) -> Finder:
@@ -97,6 +101,27 @@ def _check_metric(criterion: Criterion, path: Path) -> Finder:
         )  # fmt: skip
     elif criterion.worse_by is criterion.max is criterion.min is None:
         yield Finding(path, "say what is too bad: worse_by, max or min", repr(metric))
+
+
+def _check_effect(criterion: Criterion, path: Path) -> Finder:
+    """What would be read and then change nothing."""
+    if criterion.prometheus or criterion.webhook:
+        return
+    metric, worse_by = criterion.metric, criterion.worse_by
+    is_harm = metric in _HARMS or metric.startswith("latency_")
+    if is_harm and criterion.min is not None:
+        yield Finding(
+            (*path, "min"), f"takes no effect: less of {metric} is never too bad", "",
+            "use max",
+        )  # fmt: skip
+    is_counted = metric in _COUNTED and worse_by is not None and worse_by.unit == "%"
+    if criterion.test == "non_inferior" and (
+        metric in _HARMS or metric.startswith("latency_")
+    ) and not is_counted:  # fmt: skip
+        yield Finding(
+            (*path, "test"), f"{metric} cannot be shown not to be worse this way", "",
+            f"use {', '.join(sorted(_COUNTED))} with a worse_by in %",
+        )  # fmt: skip
 
 
 def _check_amounts(criterion: Criterion, path: Path) -> Finder:

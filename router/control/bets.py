@@ -47,10 +47,12 @@ def start_bets(spec: Spec) -> dict[str, Bet]:
             bets[key] = start_label_bet()
         elif criterion.metric in KINDS and criterion.worse_by is not None:
             margin = share_of(criterion.worse_by)
-            is_absolute = criterion.worse_by.unit != "%"
-            bets[key] = (
-                start_margin_bet(margin) if is_absolute else start_label_bet(margin)
-            )
+            if criterion.test == "non_inferior":
+                bets[key] = start_label_bet(margin, "no worse")
+            elif criterion.worse_by.unit == "%":
+                bets[key] = start_label_bet(margin)
+            else:
+                bets[key] = start_margin_bet(margin)
     return bets
 
 

@@ -7,7 +7,7 @@ data is inconclusive. One alpha is spread over everything that can end a rollout
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from router.analysis.ceiling import (
@@ -19,10 +19,18 @@ from router.analysis.ceiling import (
 from router.analysis.exceedance import judge_exceedance
 from router.analysis.guardrail import Soak, Units, judge_error_rate
 from router.analysis.labelbet import LabelBet
+from router.analysis.noninferiority import judge_noninferior
+from router.analysis.pairs import Pairs, judge_disagreement
 from router.analysis.slices import judge_slices
 from router.analysis.verdict import Verdict
 from router.config.steps import Amount, Criterion
-from router.control.evidence import Bet, Evidence, Traffic, bet_key
+from router.control.evidence import (
+    Bet,
+    Evidence,
+    ShadowCounts,
+    Traffic,
+    bet_key,
+)
 from router.plan.rollout import (
     BakeStep,
     ScopeState,
@@ -51,6 +59,7 @@ HARD_RATIO = 5.0
 CEILING = 0.05
 CEILING_RATIO = 3.0
 EXTERNAL_AGE_MAX_S = 120.0
+ALPHA_SHADOW = 0.05  # nobody is exposed to a shadow
 ANY_RATE = Soak(units_min=1, ceiling=1.0)
 
 
@@ -223,7 +232,7 @@ def judge_criterion(
     if criterion.prometheus is not None or criterion.webhook is not None:
         return _judge_external(criterion, evidence)
     if criterion.metric == "disagreement":
-        return _judge_disagreement(criterion, version, evidence)
+        return _judge_shadow(criterion, version, evidence)
     if criterion.metric not in MEASURED:
         missing = Verdict("inconclusive", f"{name}: no feedback yet.")
         return evidence.labels.get(bet_key(name, version, within=within), missing)
@@ -260,6 +269,8 @@ def _judge_compared(
     if bet is None:
         return Verdict("inconclusive", f"{name}: no event could be compared yet.")
     compared = _seen(units.candidate, units.stable + units.baseline, (bet,))
+    if isinstance(bet, LabelBet) and bet.claim == "no worse":
+        return judge_noninferior(bet, compared, alpha, name)
     verdict = judge_error_rate(bet, compared, alpha, ANY_RATE, name)
     if verdict.verdict != "pass":
         return verdict
@@ -319,7 +330,23 @@ def _judge_absolute(criterion: Criterion, candidate: Traffic, alpha: float) -> V
             criterion.min_samples,
         )
         return judge_quantile(candidate.latency, limit, alpha, name)
+    if criterion.metric == "slo_exceedance" and criterion.max is not None:
+        return _judge_slo(criterion, candidate, alpha)
+    assert criterion.metric in RESOURCES, "refused when the configuration was checked"
     return _judge_resource(criterion, candidate, Traffic())
+
+
+def _judge_slo(criterion: Criterion, candidate: Traffic, alpha: float) -> Verdict:
+    """A limit on how many are slow is one on a quantile: 1 % slower is the p99."""
+    assert criterion.max is not None
+    assert criterion.threshold_ms is not None
+    share = share_of(criterion.max)
+    if candidate.latency is None or not 0 < share < 1:
+        return Verdict("inconclusive", f"{name_of(criterion)}: not measured yet.")
+    limit = QuantileCeiling(
+        1 - share, criterion.threshold_ms / 1e3, criterion.min_samples
+    )
+    return judge_quantile(candidate.latency, limit, alpha, name_of(criterion))
 
 
 def _judge_resource(criterion: Criterion, own: Traffic, stable: Traffic) -> Verdict:
@@ -363,24 +390,22 @@ def _judge_external(criterion: Criterion, evidence: Evidence) -> Verdict:
     return Verdict("pass" if low <= said.value <= high else "fail", answer, numbers)
 
 
-def _judge_disagreement(
-    criterion: Criterion, version: int, evidence: Evidence
-) -> Verdict:
+def _judge_shadow(criterion: Criterion, version: int, evidence: Evidence) -> Verdict:
     """How often a shadow disagrees, beyond what stable disagrees with itself."""
-    name = name_of(criterion)
-    counts = evidence.shadows.get(version)
-    if counts is None or counts.pairs < criterion.min_samples:
-        pairs = 0 if counts is None else counts.pairs
-        reason = f"{name}: {pairs} pairs, {criterion.min_samples} are wanted."
-        return Verdict("inconclusive", reason, {"pairs": pairs})
+    counts, name = evidence.shadows.get(version, ShadowCounts()), name_of(criterion)
+    if counts.pairs < criterion.min_samples:
+        reason = f"{name}: {counts.pairs} pairs, {criterion.min_samples} are wanted."
+        return Verdict("inconclusive", reason, {"pairs": counts.pairs})
     limit = share_of(criterion.max or criterion.worse_by or Amount(value=0.0))
     noise = (
         counts.noise_disagreements / counts.noise_pairs if counts.noise_pairs else 0.0
     )
     # Pairs that could not be compared are among the disagreements.
-    bad = counts.disagreements
-    ceiling = Ceiling(min(0.999, max(1e-9, limit + noise)), criterion.min_samples)
-    return judge_ceiling(bad, counts.pairs, ceiling, 0.05, name)
+    pairs = Pairs(counts.pairs, counts.disagreements)
+    verdict = judge_disagreement(
+        pairs, min(1.0, limit + noise), ALPHA_SHADOW, criterion.min_samples
+    )
+    return replace(verdict, reason=f"{name}: {verdict.reason}")
 
 
 def share_of(amount: Amount) -> float:

@@ -83,14 +83,6 @@ def read_traffic(snapshot: Mapping[str, Any]) -> dict[Key, Totals]:
     return found
 
 
-def read_latency(snapshot: Mapping[str, Any]) -> dict[tuple[str, str], Totals]:
-    """By model and variant name: thresholds come from the baseline slice alone."""
-    return {
-        (entry["model"], entry["variant"]): _read_variant(entry, 0)
-        for entry in snapshot.get("variants", ())
-    }
-
-
 def _read_variant(entry: Mapping[str, Any], memory: int) -> Totals:
     score = entry.get("score", {})
     failures = entry["failures"] + entry["timeouts"] + entry["invalid"]

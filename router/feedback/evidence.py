@@ -43,10 +43,6 @@ class VersionLabels:
     def joined(self) -> int:
         return int(self.sums[Sum.JOINED])
 
-    @property
-    def unusable(self) -> int:
-        return int(self.sums[Sum.UNUSABLE])
-
 
 @dataclass(frozen=True, slots=True)
 class Reading:

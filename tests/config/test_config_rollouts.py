@@ -515,6 +515,18 @@ CRITERIA: dict[str, tuple[dict[str, Any], Found]] = {
         {"metric": "score_mean", "min": 2, "max": 1},
         [(f"{PLACE}.min", "min is above max: nothing would pass")],
     ),
+    "a least rate of errors": (
+        {"metric": "error_rate", "min": "1%"},
+        [(f"{PLACE}.min", "takes no effect: less of error_rate is never too bad")],
+    ),
+    "a latency that is proved not to be worse": (
+        {"metric": "latency_p99", "worse_by": "10%", "test": "non_inferior"},
+        [(f"{PLACE}.test", "latency_p99 cannot be shown not to be worse this way")],
+    ),
+    "errors that are proved in points": (
+        {"metric": "error_rate", "worse_by": "1pp", "test": "non_inferior"},
+        [(f"{PLACE}.test", "error_rate cannot be shown not to be worse this way")],
+    ),
     "a split with an amount": (
         {"metric": "srm", "max": 1},
         [(f"{PLACE}.max", "takes no effect: a split is tested against the plan")],

@@ -27,7 +27,6 @@ def test_a_candidate_in_a_worker_is_killed_and_nobody_notices() -> None:
 
 @pytest.mark.slow
 def test_two_routers_behind_envoy_agree_and_one_may_leave() -> None:
-    pytest.importorskip("envoy")
     assert "it is back, and nobody moved" in run("envoy")
 
 

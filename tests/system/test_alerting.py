@@ -7,7 +7,6 @@ them out.
 
 import contextlib
 import json
-import shutil
 import subprocess
 import time
 import urllib.request
@@ -52,9 +51,6 @@ def get(url: str) -> bytes:
         return page.read()
 
 
-@pytest.mark.skipif(
-    not shutil.which("prometheus-alertmanager"), reason="needs prometheus-alertmanager"
-)
 def test_alertmanager_shows_an_event_until_it_is_resolved(tmp_path) -> None:
     (port,) = testing.free_ports(1)
     (tmp_path / "am.yml").write_text(json.dumps(
@@ -88,7 +84,6 @@ def alerts(url: str) -> list[dict]:
     return json.loads(get(f"{url}/api/v2/alerts?active=true"))
 
 
-@pytest.mark.skipif(not shutil.which("prometheus"), reason="needs prometheus")
 def test_the_rules_fire_in_prometheus_over_a_real_router(tmp_path) -> None:
     repository = tmp_path / "models"
     testing.write_model(repository, "faulty", {1: testing.faulty(1)})

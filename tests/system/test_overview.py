@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from http.client import HTTPConnection
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,22 +36,22 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[testing.Server]
 def test_the_overview_shows_what_serves_and_what_operators_did(
     server: testing.Server,
 ) -> None:
-    def seen() -> dict[str, object]:
+    def seen() -> dict[str, Any]:
         status, body = server.get("/overview.json")
         assert status == 200
-        made: dict[str, object] = json.loads(body)
+        made: dict[str, Any] = json.loads(body)
         return made
 
-    def scope() -> dict[str, object]:
-        return seen()["rollouts"][0]  # type: ignore[index, no-any-return]
+    def scope() -> Any:
+        return seen()["rollouts"][0]
 
     testing.wait_until(lambda: scope()["phase"] == "ramping", "the first step")
     units = [f"unit-{i}" for i in range(200)]
     with testing.Caller(server.address) as caller:
         served = list(caller.versions("tag", X, units).values())
 
-    def versions() -> dict[int, dict[str, object]]:
-        return {v["version"]: v for v in seen()["models"][0]["versions"]}  # type: ignore
+    def versions() -> dict[int, dict[str, Any]]:
+        return {v["version"]: v for v in seen()["models"][0]["versions"]}
 
     counts = {1: served.count(1), 2: served.count(2)}
     testing.wait_until(
@@ -59,9 +60,9 @@ def test_the_overview_shows_what_serves_and_what_operators_did(
     )
     found = versions()
     assert found[2]["is_ready"]
-    assert found[2]["requests_per_s"] > 0  # type: ignore[operator]
-    assert found[1]["share"] + found[2]["share"] == pytest.approx(1)  # type: ignore
-    shares = {one["version"]: one["claimed_bp"] for one in scope()["shares"]}  # type: ignore
+    assert found[2]["requests_per_s"] > 0
+    assert found[1]["share"] + found[2]["share"] == pytest.approx(1)
+    shares = {one["version"]: one["claimed_bp"] for one in scope()["shares"]}
     assert shares == {1: 7000, 2: 3000}
     testing.wait_until(lambda: bool(scope()["verdicts"]), "a verdict")
     assert "error_rate" in server.get("/")[1]
