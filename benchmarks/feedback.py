@@ -27,7 +27,7 @@ from benchmarks import h2load, models, servers
 from benchmarks.h2load import Load, LostCallError, Measured
 from benchmarks.models import SMALL
 from benchmarks.pairs import alternate, compare
-from benchmarks.report import Budget, Options, Row, main
+from benchmarks.report import Budget, Options, Row, main, paced_row
 from benchmarks.servers import RELEASE, Server
 
 ONLY = (SMALL,)
@@ -74,8 +74,8 @@ def rows(chosen: Options) -> list[Row]:
             router.check(SMALL)
     labels = [run.labels_per_s for run in runs["labelled"]]
     return [
-        _latency_row(runs, "p99_us"),
-        _latency_row(runs, "p50_us"),
+        paced_row(runs, "p99_us", "labelled", BUDGETS),
+        paced_row(runs, "p50_us", "labelled", BUDGETS),
         Row(
             case="small 8x8 paced",
             figure="labels/s",
@@ -220,21 +220,6 @@ def _check(messages: Sequence[bytes], answers: Sequence[bytes]) -> None:
             sent = _message("ReportRequest").FromString(messages[at]).reports[place]
             told = f"{sent.prediction_id!r} is {name(one.outcome)}: {one.reason}"
             raise LostLabelError(f"message {at}, report {place}: {told}")
-
-
-def _latency_row(runs: dict[str, list[Labelled]], figure: str) -> Row:
-    values = {
-        name: [getattr(run.measured, figure) for run in runs[name]] for name in runs
-    }
-    return Row(
-        case="small 8x8 paced",
-        figure=figure.replace("_", " "),
-        subject="labelled",
-        reference="quiet",
-        better="lower",
-        compared=compare(values["labelled"], values["quiet"]),
-        budget=BUDGETS.get(figure),
-    )
 
 
 if __name__ == "__main__":

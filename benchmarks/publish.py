@@ -22,7 +22,7 @@ from benchmarks import h2load, models, servers
 from benchmarks.h2load import Load, Measured
 from benchmarks.models import SMALL
 from benchmarks.pairs import alternate, compare
-from benchmarks.report import Budget, Options, Row, main
+from benchmarks.report import Budget, Options, Row, main, paced_row
 from benchmarks.servers import Server
 
 ONLY = (SMALL,)
@@ -76,8 +76,8 @@ def rows(chosen: Options) -> list[Row]:
     asked = [run.asked_per_s for run in runs["publishing"]]
     done = [run.tables_per_s for run in runs["publishing"]]
     return [
-        _latency_row(runs, "p99_us"),
-        _latency_row(runs, "p50_us"),
+        paced_row(runs, "p99_us", "publishing", BUDGETS),
+        paced_row(runs, "p50_us", "publishing", BUDGETS),
         Row(
             case="small 8x8 paced",
             figure="tables/s",
@@ -97,21 +97,6 @@ def _paced(router: Server, body: Path, chosen: Options) -> tuple[Load, int]:
         # Looks for lost calls and wrong answers; a slow machine is not one of them.
         paced = replace(paced, pace_min=0.0)
     return paced, h2load.calls_in(paced, chosen.seconds * RUN_LENGTHS)
-
-
-def _latency_row(runs: dict[str, list[Published]], figure: str) -> Row:
-    values = {
-        name: [getattr(run.measured, figure) for run in runs[name]] for name in runs
-    }
-    return Row(
-        case="small 8x8 paced",
-        figure=figure.replace("_", " "),
-        subject="publishing",
-        reference="quiet",
-        better="lower",
-        compared=compare(values["publishing"], values["quiet"]),
-        budget=BUDGETS.get(figure),
-    )
 
 
 def published(

