@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from entries import model
+from onnx import TensorProto, helper, numpy_helper
 
 from router import testing
 
@@ -87,6 +88,75 @@ def test_clients_see_stable_and_the_rollout_goes_back(
         # The next request is stable's, and no fallback any more.
         answer = caller.infer("m", x, {"x-user-id": "user-1"})
         assert (answer.version, answer.params.get("route_fallback")) == (1, None)
+
+
+def twice_the_rows() -> bytes:
+    """`tag`'s inputs and outputs, each row of the answer twice where column 1 is 1."""
+    node, tensor = helper.make_node, numpy_helper.from_array
+    nodes = [
+        node("ReduceMax", ["x"], ["most"], keepdims=0),
+        node("Equal", ["most", "one"], ["is_one"]),
+        node("Where", ["is_one", "two_times", "one_time"], ["times"]),
+        node("ReduceSum", ["x", "axis"], ["plain"], keepdims=1),
+        node("Tile", ["plain", "times"], ["sum"]),
+        node("Identity", ["sum"], ["tag"]),
+    ]
+    constants = [
+        tensor(np.array(1, np.float32), "one"),
+        tensor(np.array([2, 1]), "two_times"),
+        tensor(np.array([1, 1]), "one_time"),
+        tensor(np.array([1]), "axis"),
+    ]
+    number = TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes, "g",
+        [helper.make_tensor_value_info("x", number, ["rows", 2])],
+        [helper.make_tensor_value_info(n, number, ["rows", 1]) for n in ("tag", "sum")],
+        constants,
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", testing.OPSET)]
+    model_ = helper.make_model(graph, opset_imports=opsets, ir_version=9)
+    return bytes(model_.SerializeToString())
+
+
+def test_an_answer_of_another_shape_is_no_answer(tmp_path: Path) -> None:
+    made = config(tmp_path, STEPS["ab"])
+    path = tmp_path / "models" / "m" / "2" / "model.onnx"
+    path.write_bytes(twice_the_rows())
+    x = {"x": np.array([[0, 1]], np.float32)}
+    server = testing.Server(tmp_path, made)
+    with server, testing.Caller(server.address) as caller:
+        testing.wait_until(lambda: moves(server)[-1][1] == "ramping", "traffic")
+        give_up = time.monotonic() + 60
+        number = 0
+        while moves(server)[-1][1] != "rolled_back" and time.monotonic() < give_up:
+            number += 1
+            answer = caller.infer("m", x, {"x-user-id": f"user-{number}"})
+            assert (answer.version, answer.outputs["tag"].shape) == (1, (1, 1))
+        assert moves(server)[-1][:2] == ("roll_back", "rolled_back")
+
+
+def test_a_candidate_that_fails_after_a_thousand_calls_goes_back(
+    tmp_path: Path,
+) -> None:
+    well = {"x": np.zeros((1, 2), np.float32)}
+    ill = {"x": np.array([[0, testing.FAULT_FAIL]], np.float32)}
+    server = testing.Server(tmp_path, config(tmp_path, STEPS["ab"]))
+    with server, testing.Caller(server.address) as caller:
+        testing.wait_until(lambda: moves(server)[-1][1] == "ramping", "traffic")
+        number = served = 0
+        while served < 1_000:
+            number += 1
+            served += caller.infer("m", well, {"x-user-id": f"u-{number}"}).version == 2
+        assert moves(server)[-1][1] == "ramping"
+        began = time.time()
+        give_up = time.monotonic() + 60
+        while moves(server)[-1][1] != "rolled_back" and time.monotonic() < give_up:
+            number += 1
+            assert caller.infer("m", ill, {"x-user-id": f"u-{number}"}).version == 1
+        event, phase, at, _ = moves(server)[-1]
+        assert (event, phase) == ("roll_back", "rolled_back")
+        assert at - began < BACK_S
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -157,6 +157,19 @@ std::vector<std::string> split_list(std::string_view text, char separator) {
   return items;
 }
 
+bool has_promised_shapes(const Signature& promised, const Attempt& attempt) {
+  const uint64_t rows = promised.may_batch ? common_rows(*attempt.request) : 0;
+  for (const TensorView& output : attempt.outputs) {
+    const size_t at = find_named(promised.outputs, output.name, 0);
+    if (at == promised.outputs.size()) continue;
+    const TensorSpec& spec = promised.outputs[at];
+    if (!fits(spec, output.shape)) return false;
+    const bool has_rows = rows != 0 && spec.has_shape && output.shape.rank != 0;
+    if (has_rows && output.shape.dims[0] != static_cast<int64_t>(rows)) return false;
+  }
+  return true;
+}
+
 Status bind(const Signature& signature, std::string_view model, const InferRequest& request,
             Binding* out) {
   out->input_at.assign(signature.inputs.size(), 0);

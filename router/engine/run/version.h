@@ -92,6 +92,10 @@ struct Attempt {
   ResultRef result;
 };
 
+// Whether an answer has the shapes of another version, stable: its declared ones, and as many
+// rows as the request where that version's rows are independent of each other.
+bool has_promised_shapes(const Signature& promised, const Attempt& attempt);
+
 class Version;
 
 // Attempts of one version that run together. Made and finished on one loop.

@@ -18,6 +18,12 @@ void Loop::finish_attempt(Call* call, unsigned which, const Batch& batch) {
   }
   if (attempt.status.ok()) {
     judgement = judge_answer(*call->table->live, model, attempt);
+    const uint32_t stable = model.variant_first + model.stable;
+    const Version* promised = call->table->variants[stable].version;
+    if (call->variants[which] != stable && promised != nullptr &&
+        !has_promised_shapes(promised->signature, attempt)) {
+      judgement.is_valid = false;
+    }
     if (judgement.is_valid) {
       variant.cells->breaker.succeeded();
     } else {
