@@ -179,6 +179,11 @@ class Ticker:
             return
         if self._publication.waiting:
             self._try_to_store()
+        self.ticks += 1
+        if not routing.specs:
+            # A snapshot lists every version: who rolls nothing out does not pay for it.
+            self._views = ()
+            return
         snapshot = self._plane.snapshot()
         scopes = tuple(
             (spec, self._aged(spec, state, delta_s)) for spec, state in routing.scopes()
@@ -200,7 +205,6 @@ class Ticker:
         self._set_limits(scopes)
         if self._around.each_tick is not None:
             self._around.each_tick(routing, snapshot, now_s)
-        self.ticks += 1
         if now_s - self._saved_s >= self._around.save_s:
             self._saved_s = now_s
             self.save()
